@@ -1,0 +1,318 @@
+//! What is measured. The names are those of the peers' drivers, so that rows of both sides can be joined.
+//!
+//! - **W1**: a chain of five activities; 1, 64 and 512 chains outstanding.
+//! - **W2**: a fan-out of 1,000 activities; one, and 20 at a time.
+//! - **W6**: memory of a server that has nothing to do; disk used by one completed chain.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::driver::{self, Operation, Outcome, Pace};
+use crate::process::{self, Process};
+use crate::report::Report;
+use crate::worker::{CHAIN, CHAIN_STEPS, FAN};
+
+/// Width of a fan-out.
+const FAN_WIDTH: usize = 1_000;
+
+/// Chains that are run to find out how much disk one needs.
+const DISK_CHAINS: usize = 20_000;
+
+/// Chains run while strace counts, for each number outstanding.
+const TRACED_CHAINS: usize = 200;
+
+/// Everything about a run but the workload.
+pub struct Plan {
+    /// The server's binary.
+    pub server: PathBuf,
+    /// Folder in which each server gets a new, empty one.
+    pub data_dir: PathBuf,
+    /// Longest time of one closed loop.
+    pub limit: Duration,
+    /// Age of the idle server whose memory is read.
+    pub idle: Duration,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Chains of five activities: throughput and latency with 1, 64 and 512 outstanding
+    W1,
+    /// Fan-outs of 1,000 activities: one, and 20 at a time
+    W2,
+    /// Memory when idle, disk for each completed instance
+    W6,
+}
+
+impl Workload {
+    /// Measures once, on an empty store, and adds the figures.
+    pub async fn run(self, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+        match self {
+            Workload::W1 => chains(plan, report).await,
+            Workload::W2 => fans(plan, report).await,
+            Workload::W6 => {
+                idle_memory(plan, report).await?;
+                disk(plan, report).await
+            }
+        }
+    }
+}
+
+async fn chains(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::start(plan).await?;
+    bench.warm_up(plan).await?;
+    for (outstanding, count) in [(1, 1_000), (64, 100_000), (512, 100_000)] {
+        let name = format!("W1.c{outstanding}");
+        let pace = Pace {
+            outstanding,
+            count,
+            limit: plan.limit,
+        };
+        let outcome = bench.measure(&name, pace, chain, report).await?;
+        report.add(&name, "workflows", outcome.rate(), "1/s");
+        report.add(&name, "steps", outcome.rate() * CHAIN_STEPS as f64, "1/s");
+        report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
+        report.add(&name, "p99", outcome.quantile_ms(0.99), "ms");
+    }
+    bench.stop().await
+}
+
+async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::start(plan).await?;
+    bench.warm_up(plan).await?;
+    for (outstanding, count) in [(1, 3), (20, 20)] {
+        let name = format!("W2.{outstanding}x{FAN_WIDTH}");
+        let pace = Pace {
+            outstanding,
+            count,
+            // A fan-out in progress is always awaited; this only keeps the next one from being begun.
+            limit: plan.limit * 6,
+        };
+        let outcome = bench.measure(&name, pace, fan, report).await?;
+        report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
+        report.add(&name, "max", outcome.quantile_ms(1.0), "ms");
+        report.add(
+            &name,
+            "activities",
+            outcome.rate() * FAN_WIDTH as f64,
+            "1/s",
+        );
+    }
+    bench.stop().await
+}
+
+async fn idle_memory(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let folder = new_folder(plan)?;
+    let begun = Instant::now();
+    let (server, address) = process::start_server(&plan.server, folder.path()).await?;
+    driver::connect(&address).await?;
+    report.add(
+        "W6",
+        "listening",
+        begun.elapsed().as_secs_f64() * 1_000.0,
+        "ms",
+    );
+    tokio::time::sleep(plan.idle).await;
+    report.add("W6", "rss_idle", server.resident_mib()?, "MiB");
+    server.stop(Signal::TERM).await
+}
+
+async fn disk(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::start(plan).await?;
+    let empty = process::disk_bytes(bench.folder.path())?;
+    let pace = Pace {
+        outstanding: 256,
+        count: DISK_CHAINS,
+        limit: plan.limit * 6,
+    };
+    let outcome = driver::run(&bench.address, pace, chain).await?;
+    let completed = outcome.latencies.len() as f64;
+    let per_workflow = |folder: &Path| {
+        process::disk_bytes(folder).map(|bytes| bytes.saturating_sub(empty) as f64 / completed)
+    };
+    report.add("W6", "disk_completed", completed, "workflows");
+    report.add(
+        "W6",
+        "disk_per_workflow",
+        per_workflow(bench.folder.path())?,
+        "B",
+    );
+    let folder = bench.stop_and_keep().await?;
+    let after = per_workflow(folder.path())?;
+    report.add("W6", "disk_per_workflow_after_shutdown", after, "B");
+    Ok(())
+}
+
+/// Counts the syncs of the server with strace: proof that completions wait for the disk.
+pub async fn count_syncs(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::start(plan).await?;
+    bench.warm_up(plan).await?;
+    for outstanding in [1, 64] {
+        let name = format!("strace.c{outstanding}");
+        let summary = bench.folder.path().join(format!("{name}.summary"));
+        let strace = bench.server.strace(&summary)?;
+        wait_until_traced(&bench.server).await?;
+        let pace = Pace {
+            outstanding,
+            count: TRACED_CHAINS,
+            limit: plan.limit * 6,
+        };
+        let outcome = driver::run(&bench.address, pace, chain).await?;
+        strace.stop(Signal::INT).await?;
+        let text = std::fs::read_to_string(&summary).context("strace left no summary")?;
+        report.add(&name, "workflows", outcome.latencies.len() as f64, "ops");
+        let calls = sync_calls(&text);
+        let total = calls.iter().map(|(_, count)| count).sum();
+        report.add(&name, "sync_calls", total, "calls");
+        for (call, count) in calls {
+            report.add(&name, &format!("{call}_calls"), count, "calls");
+        }
+    }
+    bench.stop().await
+}
+
+async fn wait_until_traced(server: &Process) -> anyhow::Result<()> {
+    for _ in 0..250 {
+        if server.is_traced() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bail!("strace could not attach to the server: is it installed, and is tracing allowed here?")
+}
+
+/// Calls and their numbers from the table that `strace -c` writes.
+fn sync_calls(summary: &str) -> Vec<(String, f64)> {
+    summary
+        .lines()
+        .filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let call = columns.last().filter(|call| call.contains("sync"))?;
+            Some(((*call).to_owned(), columns.get(3)?.parse().ok()?))
+        })
+        .collect()
+}
+
+/// A server on an empty store, and a worker.
+struct Bench {
+    server: Process,
+    worker: Process,
+    address: String,
+    folder: TempDir,
+}
+
+impl Bench {
+    async fn start(plan: &Plan) -> anyhow::Result<Self> {
+        let folder = new_folder(plan)?;
+        let (server, address) = process::start_server(&plan.server, folder.path()).await?;
+        let worker = process::start_worker(&address)?;
+        Ok(Self {
+            server,
+            worker,
+            address,
+            folder,
+        })
+    }
+
+    /// Connections, caches and the allocator reach their working state before anything is timed.
+    async fn warm_up(&self, plan: &Plan) -> anyhow::Result<()> {
+        let pace = Pace {
+            outstanding: 64,
+            count: 1_000,
+            limit: plan.limit.min(Duration::from_secs(2)),
+        };
+        driver::run(&self.address, pace, chain).await.map(drop)
+    }
+
+    /// Runs a loop and adds what the processes used for it.
+    async fn measure(
+        &self,
+        name: &str,
+        pace: Pace,
+        operation: fn(usize) -> Operation,
+        report: &mut Report,
+    ) -> anyhow::Result<Outcome> {
+        let before = (self.server.usage(), self.worker.usage());
+        let outcome = driver::run(&self.address, pace, operation).await?;
+        let server = self.server.usage().since(before.0);
+        let worker = self.worker.usage().since(before.1);
+        let (count, wall) = (outcome.latencies.len() as f64, outcome.wall.as_secs_f64());
+        report.add(name, "n", count, "ops");
+        report.add(name, "cpu_server", server.cpu.as_secs_f64() / wall, "cores");
+        report.add(name, "cpu_worker", worker.cpu.as_secs_f64() / wall, "cores");
+        report.add(
+            name,
+            "cpu_server_per_op",
+            server.cpu.as_secs_f64() * 1e6 / count,
+            "us",
+        );
+        report.add(
+            name,
+            "written_server_per_op",
+            server.written_bytes as f64 / count,
+            "B",
+        );
+        Ok(outcome)
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop_and_keep().await.map(drop)
+    }
+
+    /// Stops both processes and returns the data folder.
+    async fn stop_and_keep(self) -> anyhow::Result<TempDir> {
+        self.worker.stop(Signal::KILL).await?;
+        self.server.stop(Signal::TERM).await?;
+        Ok(self.folder)
+    }
+}
+
+fn new_folder(plan: &Plan) -> anyhow::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("mainspring-bench-")
+        .tempdir_in(&plan.data_dir)
+        .with_context(|| format!("no folder can be made in {}", plan.data_dir.display()))
+}
+
+fn chain(number: usize) -> Operation {
+    let input = format!("{{\"id\":{number},\"v\":1}}");
+    Operation {
+        name: CHAIN,
+        output: input.clone(),
+        input,
+    }
+}
+
+fn fan(_number: usize) -> Operation {
+    let width = FAN_WIDTH.to_string();
+    Operation {
+        name: FAN,
+        output: width.clone(),
+        input: width,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syncs_are_read_from_a_summary_with_or_without_errors() {
+        let summary = "% time     seconds  usecs/call     calls    errors syscall\n\
+                       ------ ----------- ----------- --------- --------- ----------------\n\
+                       \x20 98.10    0.912345         912      1000           fdatasync\n\
+                       \x20  1.90    0.017654         882        20         3 fsync\n\
+                       ------ ----------- ----------- --------- --------- ----------------\n\
+                       100.00    0.930000         911      1020         3 total\n";
+        let expected = [
+            ("fdatasync".to_owned(), 1_000.0),
+            ("fsync".to_owned(), 20.0),
+        ];
+        assert_eq!(sync_calls(summary), expected);
+    }
+}

@@ -1,0 +1,260 @@
+//! Rewind: a failed instance goes on from before its failures (S-9.12 to S-9.18). The server rewrites the history itself (S-9.14).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Error;
+use crate::effect::Effect;
+use crate::history::{EventKind, ExecutionRewound, HistoryEvent};
+use crate::id::{ExecutionId, FreshIds, InstanceId};
+use crate::message::{Fence, Message, Parent};
+use crate::time::Timestamp;
+use crate::wire;
+
+use super::state::parent_instance;
+use super::{Episode, Orchestration, Start, Status, Transition};
+
+impl Orchestration {
+    /// Rewinds a failed instance. `history`: all chunks of the current generation.
+    ///
+    /// Errors: `FailedPrecondition` unless it is failed; `Corrupt` when the history cannot be read.
+    pub fn rewind(
+        &mut self,
+        reason: Option<String>,
+        history: &[Bytes],
+        now: Timestamp,
+        ids: &mut dyn FreshIds,
+    ) -> Result<Transition, Error> {
+        self.rewind_for(reason, None, history, now, ids)
+    }
+
+    /// The same on behalf of a rewound parent, whose new generation the outcome goes to.
+    pub(super) fn rewind_for(
+        &mut self,
+        reason: Option<String>,
+        parent: Option<Parent>,
+        history: &[Bytes],
+        now: Timestamp,
+        ids: &mut dyn FreshIds,
+    ) -> Result<Transition, Error> {
+        if self.record.status != Status::Failed {
+            let message = format!(
+                "precondition failed: orchestration instance '{}' is {:?}; only failed instances can be rewound, others are not allowed",
+                self.id, self.record.status
+            );
+            return Err(Error::FailedPrecondition(message));
+        }
+        if self.record.terminating.is_some() {
+            let message = format!(
+                "precondition failed: descendants of orchestration instance '{}' are being terminated",
+                self.id
+            );
+            return Err(Error::FailedPrecondition(message));
+        }
+        let mut events = Vec::new();
+        for chunk in history {
+            events.extend(wire::decode_chunk(chunk)?);
+        }
+        let mut transition = Transition::default();
+        self.begin_generation(&mut transition, ids);
+        if parent.is_some() {
+            self.record.parent = parent;
+        }
+        let rewound = ExecutionRewound {
+            reason,
+            parent_execution_id: self
+                .record
+                .parent
+                .as_ref()
+                .map(|p| p.fence.execution_id.as_str().to_owned()),
+            instance: Some(self.id.as_str().to_owned()),
+            trace: self.start.trace.clone(),
+            ..ExecutionRewound::default()
+        };
+        let marker = EventKind::ExecutionRewound(Box::new(rewound));
+        let mut events = without_failures(events);
+        events.push(HistoryEvent {
+            id: crate::history::INBOUND_ID,
+            at: now,
+            kind: marker,
+        });
+        self.take_over(&mut transition, events);
+        self.run_on(&mut transition, now);
+        Ok(transition)
+    }
+
+    /// Accepts a history that a worker has rewritten (S-9.15).
+    pub(super) fn adopt_history(
+        &mut self,
+        events: Vec<HistoryEvent>,
+        episode: &Episode,
+        now: Timestamp,
+    ) -> Result<Transition, Error> {
+        let started: Vec<ExecutionId> = events
+            .iter()
+            .filter_map(|e| match &e.kind {
+                EventKind::ExecutionStarted(started) => Some(started.execution_id.clone()),
+                _ => None,
+            })
+            .collect();
+        let is_finished = events
+            .iter()
+            .any(|e| matches!(e.kind, EventKind::ExecutionCompleted { .. }));
+        let [execution_id] = &started[..] else {
+            return Err(Error::Invalid(format!(
+                "the rewritten history of '{}' has {} ExecutionStarted events, not one",
+                self.id,
+                started.len()
+            )));
+        };
+        if is_finished {
+            return Err(Error::Invalid(format!(
+                "the rewritten history of '{}' holds ExecutionCompleted",
+                self.id
+            )));
+        }
+        let committed = self.commit_events(episode, None);
+        let mut transition = Transition {
+            messages_taken: committed.messages_taken,
+            ..Transition::default()
+        };
+        for timer in self.open_timers() {
+            transition.effects.push(Effect::DisarmTimer(timer));
+        }
+        let mut drawn = Adopted(execution_id.clone());
+        self.begin_generation(&mut transition, &mut drawn);
+        self.record.execution_id = execution_id.clone();
+        self.take_over(&mut transition, events);
+        self.run_on(&mut transition, now);
+        Ok(transition)
+    }
+
+    /// Makes the events the history of the new generation.
+    fn take_over(&mut self, transition: &mut Transition, events: Vec<HistoryEvent>) {
+        for mut event in events {
+            if let EventKind::ExecutionStarted(started) = &mut event.kind {
+                started.execution_id = self.record.execution_id.clone();
+                started.parent = self.record.parent.as_ref().map(parent_instance);
+            }
+            self.record_event(transition, event.id, event.at, event.kind);
+        }
+        self.record.is_started = true;
+        // What was carried over stands in the history now.
+        self.start = Arc::new(Start {
+            carried: Vec::new(),
+            ..Start::clone(&self.start)
+        });
+    }
+
+    /// Active again; nothing waits for ever: what has no outcome is asked for anew (S-9.13, step 6).
+    fn run_on(&mut self, transition: &mut Transition, now: Timestamp) {
+        let record = &mut self.record;
+        record.status = Status::Running;
+        record.output = None;
+        record.failure = None;
+        record.completed_at = None;
+        record.suspension = None;
+        record.wants_episode = true;
+        record.has_run = true;
+        self.touch(now);
+        let chunk = wire::frame_past(&transition.history);
+        let schedulings = self.open.activities();
+        let tasks = self
+            .activity_tasks(&[chunk.clone()], &schedulings)
+            .unwrap_or_default();
+        for task in tasks {
+            transition.effects.push(Effect::RunActivity {
+                task,
+                outlives: false,
+            });
+        }
+        for timer in self.open_timers() {
+            transition.effects.push(Effect::ArmTimer(timer));
+        }
+        self.ask_children(transition, &chunk);
+    }
+
+    fn ask_children(&self, transition: &mut Transition, chunk: &Bytes) {
+        let open = self.open.open_children();
+        let created = wire::decode_chunk(chunk).unwrap_or_default();
+        let reason = created.iter().rev().find_map(|e| match &e.kind {
+            EventKind::ExecutionRewound(rewound) => rewound.reason.clone(),
+            _ => None,
+        });
+        for (scheduling, task_id, target) in open {
+            let found = created.iter().find_map(|e| match &e.kind {
+                EventKind::ChildCreated(c) if e.id == task_id && c.instance == target.as_str() => {
+                    Some(c.as_ref().clone())
+                }
+                _ => None,
+            });
+            // An id that was illegal then is illegal now; it had its failure, and has none any more: it is told again.
+            let (Some(created), Ok(instance)) = (found, InstanceId::parse(target.as_str())) else {
+                continue;
+            };
+            let fence = Fence {
+                execution_id: self.record.execution_id.clone(),
+                scheduling,
+            };
+            let again = self.child(instance.clone(), task_id, fence, created);
+            let Some(parent) = again.parent.clone() else {
+                continue;
+            };
+            let message = Message::RewindChild {
+                parent,
+                reason: reason.clone(),
+                again: Box::new(again),
+            };
+            transition.effects.push(Effect::Send {
+                target: instance,
+                message,
+            });
+        }
+    }
+}
+
+/// The history before its failures: failed tasks with their schedulings, failed children's outcomes, the completion and an unpaired
+/// suspension are left out.
+fn without_failures(events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
+    let mut kept: Vec<Option<HistoryEvent>> = Vec::with_capacity(events.len());
+    let mut scheduled: Vec<(i32, usize)> = Vec::new();
+    let mut suspended: Option<usize> = None;
+    for event in events {
+        match &event.kind {
+            EventKind::TaskScheduled(_) => scheduled.push((event.id, kept.len())),
+            EventKind::TaskCompleted { task_id, .. } => {
+                take_oldest(&mut scheduled, *task_id);
+            }
+            EventKind::TaskFailed { task_id, .. } => {
+                if let Some(place) = take_oldest(&mut scheduled, *task_id) {
+                    kept[place] = None;
+                }
+                continue;
+            }
+            EventKind::ChildFailed { .. } | EventKind::ExecutionCompleted { .. } => continue,
+            EventKind::ExecutionSuspended { .. } => suspended = Some(kept.len()),
+            EventKind::ExecutionResumed { .. } => suspended = None,
+            _ => {}
+        }
+        kept.push(Some(event));
+    }
+    if let Some(place) = suspended {
+        kept[place] = None;
+    }
+    kept.into_iter().flatten().collect()
+}
+
+fn take_oldest(scheduled: &mut Vec<(i32, usize)>, task_id: i32) -> Option<usize> {
+    let at = scheduled.iter().position(|(id, _)| *id == task_id)?;
+    Some(scheduled.remove(at).1)
+}
+
+/// Stands in for fresh ids where the id is given.
+struct Adopted(ExecutionId);
+
+impl FreshIds for Adopted {
+    fn next(&mut self) -> u128 {
+        u128::from_str_radix(self.0.as_str(), 16).unwrap_or_default()
+    }
+}

@@ -1,0 +1,474 @@
+//! An activation: one orchestration present in memory, with its state and what waits in its mailbox. One input at a time is decided by
+//! the pure machine; what it decided goes into its partition's open batch, and is performed when that is durable.
+//!
+//! An activation never waits for anything and holds nothing that the store could not give back.
+
+mod client;
+mod episode;
+mod turn;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Context, Handler, Message as ActorMessage};
+use bytes::Bytes;
+use mainspring_core::action::EpisodeResult;
+use mainspring_core::effect::Timer;
+use mainspring_core::id::{InstanceId, InstanceKey, Position};
+use mainspring_core::message::{FailureDetails, Fence, Message, NewInstance};
+use mainspring_core::orchestration::{Orchestration, ReusePolicy, View};
+use mainspring_store::query;
+use tokio::sync::oneshot;
+
+use crate::api::HistoryStream;
+use crate::clock;
+use crate::dispatch::{Granted, StreamId, Token};
+use crate::error::Error;
+use crate::partition::{Passivated, Shared, Until, Warm};
+use episode::{Leased, Pinning};
+
+/// Where an answer goes; the caller may have given up meanwhile.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Outcome of an activity as a worker told it.
+pub(crate) enum Outcome {
+    Completed(Option<String>),
+    Failed(FailureDetails),
+}
+
+/// Everything that can reach an activation.
+pub(crate) enum Input {
+    // Clients.
+    Create {
+        request: Box<NewInstance>,
+        policy: ReusePolicy,
+        reply: Reply<InstanceId>,
+    },
+    View {
+        include_payloads: bool,
+        reply: Reply<Option<View>>,
+    },
+    Wait {
+        until: Until,
+        include_payloads: bool,
+        reply: oneshot::Sender<View>,
+    },
+    Raise {
+        name: String,
+        input: Option<String>,
+        reply: Reply<()>,
+    },
+    Suspend {
+        reason: Option<String>,
+        reply: Reply<()>,
+    },
+    Resume {
+        reason: Option<String>,
+        reply: Reply<()>,
+    },
+    Terminate {
+        output: Option<String>,
+        is_recursive: bool,
+        reply: Reply<()>,
+    },
+    /// Answers whether it was touched (S-9.11).
+    SkipGraceful {
+        reason: Option<String>,
+        reply: Reply<bool>,
+    },
+    Rewind {
+        reason: Option<String>,
+        reply: Reply<()>,
+    },
+    Restart {
+        reply: Reply<()>,
+    },
+    /// What a restart under `instance` would start.
+    RestartRequest {
+        instance: InstanceId,
+        reply: Reply<NewInstance>,
+    },
+    /// Answers whether it was purged; `None` from a missing one. Active: a failed precondition.
+    Purge {
+        reply: Reply<Option<()>>,
+    },
+    /// Children of the current generation and whether the instance is terminal.
+    Family {
+        reply: Reply<Option<Family>>,
+    },
+    History {
+        execution_id: Option<String>,
+        for_worker: bool,
+        reply: Reply<HistoryStream>,
+    },
+
+    // Workers.
+    Granted(Granted),
+    /// `bytes`: encoded size of the response.
+    Completed {
+        token: Token,
+        result: Box<EpisodeResult>,
+        bytes: usize,
+        reply: Reply<()>,
+    },
+    /// The response could not be understood; its lease is over.
+    Refused {
+        token: Token,
+    },
+    LeaseLost {
+        token: Token,
+        avoid: Option<StreamId>,
+        is_given_back: bool,
+    },
+    ActivityDone {
+        fence: Fence,
+        task_id: i32,
+        outcome: Outcome,
+        reply: Reply<()>,
+    },
+
+    // The partition.
+    /// After a restart: hand out again what was open.
+    Recover,
+    Delivered {
+        position: Position,
+        message: Message,
+    },
+    Arrived {
+        position: Position,
+        message: Message,
+    },
+    Pinned,
+    TimerDue(Timer),
+    StartDue {
+        at: mainspring_core::time::Timestamp,
+        generation: u32,
+    },
+    Retry {
+        avoid: Option<StreamId>,
+    },
+    OversizeExpired {
+        waiting: u64,
+    },
+    Passivate,
+}
+
+impl Input {
+    /// Inputs that are no sign of life of the instance itself.
+    pub(crate) fn is_housekeeping(&self) -> bool {
+        matches!(self, Input::Passivate)
+    }
+}
+
+/// Parent link and children as a recursive purge needs them (S-11.19).
+pub(crate) struct Family {
+    pub(crate) is_terminal: bool,
+    pub(crate) execution_id: mainspring_core::id::ExecutionId,
+    pub(crate) parent: Option<mainspring_core::message::Parent>,
+    pub(crate) children: Vec<InstanceId>,
+}
+
+/// An input with the number by which barriers wait for it.
+pub(crate) struct Numbered {
+    pub(crate) number: u64,
+    pub(crate) input: Input,
+}
+
+impl ActorMessage for Numbered {
+    type Result = ();
+}
+
+/// A message that waits in the mailbox, durable under its position.
+struct Waiting {
+    position: Position,
+    message: Message,
+}
+
+/// One instance in memory.
+pub(crate) struct ActivationActor {
+    key: InstanceKey,
+    shared: Rc<Shared>,
+    /// `None`: there is no such instance (yet, or any more).
+    instance: Option<Orchestration>,
+    mailbox: VecDeque<Waiting>,
+    /// Own messages decided and not yet durable.
+    arriving: u32,
+    /// Chunks of history decided and not yet durable, oldest first, each with the number of its batch.
+    unsynced: VecDeque<(u64, Bytes)>,
+    /// Number of the batch with its last turn.
+    last_turn: Option<u64>,
+    /// The episode that is out.
+    lease: Option<Leased>,
+    /// The episode whose cut is on its way to disk before it may go out (S-4.17).
+    pinning: Option<Pinning>,
+    /// In the dispatcher's queue.
+    is_queued: bool,
+    /// Waits out a back-off.
+    is_backing_off: bool,
+    /// Times in a row that workers gave the episode back (S-13.17).
+    attempts: u32,
+    /// Its work item is too large for ordinary streams: number of this waiting, and since when (S-13.20).
+    oversize: Option<(u64, Instant)>,
+    /// Whether the store's list of what is to be looked at after a restart holds it.
+    is_marked_busy: bool,
+    /// Callers of a recursive termination (S-9.8).
+    terminations: Vec<Reply<()>>,
+    /// Why it cannot be used: its stored state is damaged.
+    damage: Option<Error>,
+}
+
+impl ActivationActor {
+    pub(crate) fn new(key: InstanceKey, shared: Rc<Shared>) -> Self {
+        Self {
+            key,
+            shared,
+            instance: None,
+            mailbox: VecDeque::new(),
+            arriving: 0,
+            unsynced: VecDeque::new(),
+            last_turn: None,
+            lease: None,
+            pinning: None,
+            is_queued: false,
+            is_backing_off: false,
+            attempts: 0,
+            oversize: None,
+            is_marked_busy: false,
+            terminations: Vec::new(),
+            damage: None,
+        }
+    }
+
+    /// Takes the state from the warm cache, or from the store.
+    fn load(&mut self) -> Result<(), Error> {
+        let services = &self.shared.services;
+        let partition = self.shared.partition;
+        let warm = services.cache.take_warm(&self.key);
+        let read = services.store.read();
+        self.is_marked_busy = query::is_busy(&*read, partition, &self.key)?;
+        self.instance = match warm {
+            Some(warm) => Some(Arc::unwrap_or_clone(warm)),
+            None => match query::instance(&*read, partition, &self.key)? {
+                None => None,
+                Some((record, start)) => {
+                    let chunks = query::history(
+                        &*read,
+                        partition,
+                        &self.key,
+                        record.generation,
+                        record.history_chunks,
+                    )?;
+                    Some(Orchestration::restore(
+                        self.key.instance.clone(),
+                        record,
+                        start,
+                        &chunks,
+                    )?)
+                }
+            },
+        };
+        let head = self
+            .instance
+            .as_ref()
+            .map_or(Position::default(), |i| i.record.mailbox_head);
+        let waiting = query::mailbox(&*read, partition, &self.key, head, usize::MAX)?;
+        drop(read);
+        for (position, message) in waiting {
+            // What does not wait was decided when it was delivered, or, after a crash, is delivered again by `recover`.
+            if message.waits() && self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
+                self.mailbox.push_back(Waiting { position, message });
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, input: Input) {
+        if let Some(damage) = &self.damage {
+            return input.fail(damage.clone());
+        }
+        match input {
+            Input::Create {
+                request,
+                policy,
+                reply,
+            } => self.create(*request, policy, reply),
+            Input::View {
+                include_payloads,
+                reply,
+            } => self.view(include_payloads, reply),
+            Input::Wait {
+                until,
+                include_payloads,
+                reply,
+            } => self.wait(until, include_payloads, reply),
+            Input::Raise { name, input, reply } => self.raise(name, input, reply),
+            Input::Suspend { reason, reply } => self.suspend(reason, reply),
+            Input::Resume { reason, reply } => self.resume(reason, reply),
+            Input::Terminate {
+                output,
+                is_recursive,
+                reply,
+            } => self.terminate(output, is_recursive, reply),
+            Input::SkipGraceful { reason, reply } => self.skip_graceful(reason, reply),
+            Input::Rewind { reason, reply } => self.rewind(reason, reply),
+            Input::Restart { reply } => self.restart(reply),
+            Input::RestartRequest { instance, reply } => self.restart_request(instance, reply),
+            Input::Purge { reply } => self.purge(reply),
+            Input::Family { reply } => self.family(reply),
+            Input::History {
+                execution_id,
+                for_worker,
+                reply,
+            } => self.send_history(execution_id, for_worker, reply),
+            Input::Granted(granted) => self.granted(granted),
+            Input::Completed {
+                token,
+                result,
+                bytes,
+                reply,
+            } => self.completed(token, *result, bytes, reply),
+            Input::Refused { token } => self.lease_lost(token, None, true),
+            Input::LeaseLost {
+                token,
+                avoid,
+                is_given_back,
+            } => self.lease_lost(token, avoid, is_given_back),
+            Input::ActivityDone {
+                fence,
+                task_id,
+                outcome,
+                reply,
+            } => self.activity_done(fence, task_id, outcome, reply),
+            Input::Recover => self.recover(),
+            Input::Delivered { position, message } => self.delivered(position, message),
+            Input::Arrived { position, message } => self.arrived(position, message),
+            Input::Pinned => self.pinned(),
+            Input::TimerDue(timer) => self.timer_due(timer),
+            Input::StartDue { at, generation } => self.start_due(at, generation),
+            Input::Retry { avoid } => {
+                self.is_backing_off = false;
+                self.consider(avoid);
+            }
+            Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
+            Input::Passivate => {}
+        }
+    }
+
+    /// Whether leaving memory now would lose nothing.
+    fn is_idle(&self) -> bool {
+        self.lease.is_none()
+            && self.pinning.is_none()
+            && !self.is_queued
+            && !self.is_backing_off
+            && self.oversize.is_none()
+            && self.arriving == 0
+            && self.terminations.is_empty()
+            && self
+                .last_turn
+                .is_none_or(|turn| self.shared.turns.borrow().is_durable(turn))
+    }
+
+    fn passivate(&mut self, number: u64) {
+        self.expire_lease();
+        let leaves =
+            self.is_idle()
+                .then(|| match (self.instance.take(), self.mailbox.is_empty()) {
+                    (Some(instance), true) => {
+                        let bytes = warm_bytes(&instance);
+                        Warm::State(Arc::new(instance), bytes)
+                    }
+                    // With messages waiting (suspended) it is read anew, so that their arrival is noted once.
+                    _ => Warm::Nothing,
+                });
+        if let Some(Warm::State(instance, _)) = &leaves {
+            self.instance = Some(Orchestration::clone(instance));
+        }
+        self.shared.address().do_send(Passivated {
+            key: self.key.clone(),
+            number,
+            leaves,
+        });
+    }
+}
+
+/// Estimate of the memory a kept instance takes, in bytes.
+fn warm_bytes(instance: &Orchestration) -> usize {
+    let payloads = [
+        &instance.start.input,
+        &instance.record.output,
+        &instance.record.custom_status,
+    ];
+    512 + payloads
+        .iter()
+        .filter_map(|p| p.as_ref().map(String::len))
+        .sum::<usize>()
+        + 64 * (instance.open_activities().len() + instance.children().len())
+}
+
+impl Actor for ActivationActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        if let Err(error) = self.load() {
+            tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "an instance cannot be loaded");
+            self.damage = Some(error);
+        }
+    }
+}
+
+impl Handler<Numbered> for ActivationActor {
+    type Result = ();
+
+    fn handle(&mut self, Numbered { number, input }: Numbered, _: &mut Self::Context) {
+        if matches!(input, Input::Passivate) {
+            self.passivate(number);
+        } else {
+            self.decide(input);
+        }
+        self.shared.decided(number);
+    }
+}
+
+impl Input {
+    /// Answers whoever waits with an error.
+    fn fail(self, error: Error) {
+        match self {
+            Input::Create { reply, .. } => drop(reply.send(Err(error))),
+            Input::View { reply, .. } => drop(reply.send(Err(error))),
+            Input::Raise { reply, .. }
+            | Input::Suspend { reply, .. }
+            | Input::Resume { reply, .. }
+            | Input::Terminate { reply, .. }
+            | Input::Rewind { reply, .. }
+            | Input::Restart { reply }
+            | Input::Completed { reply, .. }
+            | Input::ActivityDone { reply, .. } => drop(reply.send(Err(error))),
+            Input::SkipGraceful { reply, .. } => drop(reply.send(Err(error))),
+            Input::RestartRequest { reply, .. } => drop(reply.send(Err(error))),
+            Input::Purge { reply } => drop(reply.send(Err(error))),
+            Input::Family { reply } => drop(reply.send(Err(error))),
+            Input::History { reply, .. } => drop(reply.send(Err(error))),
+            Input::Wait { .. }
+            | Input::Granted(_)
+            | Input::Refused { .. }
+            | Input::LeaseLost { .. }
+            | Input::Recover
+            | Input::Delivered { .. }
+            | Input::Arrived { .. }
+            | Input::Pinned
+            | Input::TimerDue(_)
+            | Input::StartDue { .. }
+            | Input::Retry { .. }
+            | Input::OversizeExpired { .. }
+            | Input::Passivate => {}
+        }
+    }
+}
+
+impl ActivationActor {
+    fn now(&self) -> mainspring_core::time::Timestamp {
+        clock::now()
+    }
+}

@@ -1,0 +1,252 @@
+//! One open stream of work items: what it may take, how much room it has, and the pipe to it.
+
+use std::collections::HashSet;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use mainspring_core::id::HubId;
+use mainspring_core::wire;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+use super::queue::Class;
+use super::{Dispatch, Token};
+use crate::api::{Filter, Filters, Peer, WorkKind};
+use crate::error::Error;
+
+pub(crate) type StreamId = u64;
+
+/// Items of one kind that a stream holds unanswered when it states no limit (S-13.6).
+const HELD_DEFAULT: u32 = 100;
+/// The same for Java, which works through them one at a time (S-13.16).
+const HELD_JAVA: u32 = 8;
+/// However much a worker asks for: beyond this its pipe would be the queue.
+const HELD_MAX: u32 = 10_000;
+/// Bytes that may wait unsent in one stream's pipe: about four of the largest work items.
+const UNSENT_BYTES_MAX: usize = 16 << 20;
+
+/// What the dispatcher knows of one stream.
+pub(crate) struct StreamState {
+    pub(crate) hub: HubId,
+    pub(crate) peer: Peer,
+    pub(crate) can_stream_history: bool,
+    filters: Option<LoweredFilters>,
+    limits: [u32; 2],
+    held: [u32; 2],
+    /// Leases it holds.
+    pub(crate) leases: HashSet<Token>,
+    pub(crate) sender: mpsc::UnboundedSender<Result<Vec<Bytes>, Error>>,
+    unsent: Arc<AtomicUsize>,
+    /// The client is still reading; a closed stream only waits out its grace (S-13.19).
+    pub(crate) is_open: bool,
+    /// Its reader seems dead: nothing more until an answer comes (S-13.24).
+    pub(crate) is_silent: bool,
+    /// It has answered without a token once (S-4.17).
+    pub(crate) is_without_tokens: bool,
+}
+
+/// Filters as they are compared: lower-case.
+struct LoweredFilters {
+    orchestrations: Vec<Filter>,
+    activities: Vec<Filter>,
+}
+
+impl LoweredFilters {
+    fn new(filters: Filters) -> Self {
+        let lower = |list: Vec<Filter>| {
+            list.into_iter()
+                .map(|f| Filter {
+                    name: f.name.to_lowercase(),
+                    versions: f.versions.iter().map(|v| v.to_ascii_lowercase()).collect(),
+                })
+                .collect()
+        };
+        Self {
+            orchestrations: lower(filters.orchestrations),
+            activities: lower(filters.activities),
+        }
+    }
+}
+
+fn index(kind: WorkKind) -> usize {
+    match kind {
+        WorkKind::Orchestration => 0,
+        WorkKind::Activity => 1,
+    }
+}
+
+impl StreamState {
+    pub(crate) fn new(hub: HubId, options: crate::api::StreamOptions) -> (Self, PipeEnd) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let unsent = Arc::new(AtomicUsize::new(0));
+        let limit = |stated: u32| match stated {
+            0 if options.peer.is_java() => HELD_JAVA,
+            0 => HELD_DEFAULT,
+            stated => stated.min(HELD_MAX),
+        };
+        let limits = [
+            limit(options.orchestrations_max),
+            limit(options.activities_max),
+        ];
+        let state = Self {
+            hub,
+            is_without_tokens: options.peer.is_without_tokens(),
+            peer: options.peer,
+            can_stream_history: options.can_stream_history,
+            filters: options.filters.map(LoweredFilters::new),
+            limits,
+            held: [0, 0],
+            leases: HashSet::new(),
+            sender,
+            unsent: Arc::clone(&unsent),
+            is_open: true,
+            is_silent: false,
+        };
+        (state, PipeEnd { receiver, unsent })
+    }
+
+    /// Whether it may take items of this kind and class at all (S-13.9, S-13.11, S-13.20).
+    pub(crate) fn matches(&self, kind: WorkKind, class: &Class) -> bool {
+        if class.is_oversize && !self.receives_oversize(kind) {
+            return false;
+        }
+        let Some(filters) = &self.filters else {
+            return true;
+        };
+        let list = match kind {
+            WorkKind::Orchestration => &filters.orchestrations,
+            WorkKind::Activity => &filters.activities,
+        };
+        list.iter().any(|f| {
+            f.name == class.name && (f.versions.is_empty() || f.versions.contains(&class.version))
+        })
+    }
+
+    /// Whether an item above the ordinary message size can reach this worker.
+    pub(crate) fn receives_oversize(&self, kind: WorkKind) -> bool {
+        self.peer.receives_any_size()
+            || (kind == WorkKind::Orchestration && self.can_stream_history)
+    }
+
+    pub(crate) fn has_room(&self, kind: WorkKind) -> bool {
+        self.is_open
+            && !self.is_silent
+            && self.held[index(kind)] < self.limits[index(kind)]
+            && self.unsent.load(Ordering::Relaxed) < UNSENT_BYTES_MAX
+    }
+
+    /// How full it is, in thousandths of its limit.
+    pub(crate) fn load(&self, kind: WorkKind) -> u32 {
+        self.held[index(kind)].saturating_mul(1000) / self.limits[index(kind)].max(1)
+    }
+
+    pub(crate) fn reserve(&mut self, kind: WorkKind) {
+        self.held[index(kind)] += 1;
+    }
+
+    pub(crate) fn release(&mut self, kind: WorkKind) {
+        self.held[index(kind)] = self.held[index(kind)].saturating_sub(1);
+    }
+
+    /// Puts an item into the pipe. False: the client is gone.
+    pub(crate) fn send(&self, parts: Vec<Bytes>) -> bool {
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        self.unsent.fetch_add(bytes, Ordering::Relaxed);
+        self.sender.send(Ok(parts)).is_ok()
+    }
+}
+
+/// The reading end of a stream's pipe.
+pub(crate) struct PipeEnd {
+    receiver: mpsc::UnboundedReceiver<Result<Vec<Bytes>, Error>>,
+    unsent: Arc<AtomicUsize>,
+}
+
+/// Work items for one worker, as parts of encoded messages to be written back to back. Starts with a health ping (S-13.2), pings when
+/// nothing else was sent for the configured period (S-13.3), and ends with an error, never silently (S-1.14). Dropping it closes the stream.
+pub struct WorkItems {
+    id: StreamId,
+    pipe: PipeEnd,
+    dispatch: Weak<Dispatch>,
+    ping_interval: Duration,
+    next_ping: Pin<Box<Sleep>>,
+    has_started: bool,
+    has_ended: bool,
+}
+
+impl WorkItems {
+    pub(crate) fn new(
+        id: StreamId,
+        pipe: PipeEnd,
+        dispatch: Weak<Dispatch>,
+        ping_interval: Duration,
+    ) -> Self {
+        let next_ping = Box::pin(tokio::time::sleep(ping_interval));
+        Self {
+            id,
+            pipe,
+            dispatch,
+            ping_interval,
+            next_ping,
+            has_started: false,
+            has_ended: false,
+        }
+    }
+
+    fn put_off_ping(&mut self) {
+        let at = Instant::now() + self.ping_interval;
+        self.next_ping.as_mut().reset(at);
+    }
+}
+
+impl Stream for WorkItems {
+    type Item = Result<Vec<Bytes>, Error>;
+
+    /// Never ends with `None` before it gave an error.
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        if !self.has_started {
+            self.has_started = true;
+            return Poll::Ready(Some(Ok(wire::health_ping())));
+        }
+        if let Poll::Ready(item) = self.pipe.receiver.poll_recv(context) {
+            let item = item.unwrap_or_else(|| Err(Error::stopping()));
+            match &item {
+                Ok(parts) => {
+                    let bytes: usize = parts.iter().map(Bytes::len).sum();
+                    let before = self.pipe.unsent.fetch_sub(bytes, Ordering::Relaxed);
+                    if before >= UNSENT_BYTES_MAX
+                        && before - bytes < UNSENT_BYTES_MAX
+                        && let Some(dispatch) = self.dispatch.upgrade()
+                    {
+                        dispatch.refill(self.id);
+                    }
+                }
+                Err(_) => self.has_ended = true,
+            }
+            self.put_off_ping();
+            return Poll::Ready(Some(item));
+        }
+        if self.next_ping.as_mut().poll(context).is_ready() {
+            self.put_off_ping();
+            return Poll::Ready(Some(Ok(wire::health_ping())));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for WorkItems {
+    fn drop(&mut self) {
+        if let Some(dispatch) = self.dispatch.upgrade() {
+            dispatch.close_stream(self.id);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The running scheduler: starts and stops everything in order, and is the handle that requests go through.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, System};
+use mainspring_core::id::{InstanceKey, PartitionId};
+use mainspring_store::{Cache, Committer, Store, query};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+
+use crate::activation::Input;
+use crate::completion::CompletionClock;
+use crate::config::HostConfig;
+use crate::dispatch::Dispatch;
+use crate::error::{Error, ErrorKind};
+use crate::hubs::Hubs;
+use crate::partition::{Barrier, PartitionActor, Services};
+use crate::placement::Placement;
+
+/// Instances looked at in one read during recovery.
+const RECOVERY_PAGE: usize = 1_000;
+
+/// Longest that stopping waits for what was accepted to reach the disk.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// Handle on a running scheduler; cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) services: Arc<Services>,
+    pub(crate) hubs: Hubs,
+    credits: Semaphore,
+    is_stopping: AtomicBool,
+    /// Turns true when stopping; waits end with it.
+    stop: watch::Sender<bool>,
+    is_disk_full: AtomicBool,
+    system: System,
+}
+
+impl Host {
+    /// Starts the scheduler on an open store and recovers what was under way. Must be called within a tokio runtime; `on_fatal` is called
+    /// when the store can no longer be trusted, and must stop the process.
+    pub fn start(
+        store: Arc<dyn Store>,
+        config: HostConfig,
+        on_fatal: impl Fn(mainspring_store::Error) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let runtime = Handle::current();
+        let epochs = (0..store.partitions())
+            .map(|p| store.acquire(PartitionId(p)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let committer = Committer::start(Arc::clone(&store), Box::new(on_fatal));
+        let dispatch = Dispatch::new(runtime.clone(), config.lease_grace);
+        let services = Arc::new(Services {
+            cache: Cache::new(config.cache_bytes_max),
+            completed: CompletionClock::new(Arc::clone(&store)),
+            store,
+            committer,
+            epochs,
+            dispatch,
+            placement: std::sync::OnceLock::new(),
+            config,
+            runtime: runtime.clone(),
+        });
+        let hubs = Hubs::open(&services)?;
+        let (system, placement) = start_actors(&services)?;
+        let placement = Arc::new(placement);
+        services.dispatch.connect(Arc::clone(&placement));
+        assert!(
+            services.placement.set(placement).is_ok(),
+            "a host starts once"
+        );
+        let inner = Arc::new(Inner {
+            credits: Semaphore::new(services.config.requests_max),
+            services,
+            hubs,
+            is_stopping: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
+            is_disk_full: AtomicBool::new(false),
+            system,
+        });
+        let host = Self { inner };
+        host.recover()?;
+        host.keep_house(&runtime);
+        Ok(host)
+    }
+
+    /// Stops in order: no new work, streams and waits end, what was accepted is on disk when it returns. The store may then be closed.
+    pub async fn stop(&self) {
+        self.inner.is_stopping.store(true, Ordering::Release);
+        self.inner.stop.send_replace(true);
+        self.inner.services.dispatch.stop();
+        if tokio::time::timeout(STOP_WAIT_MAX, self.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "stopping before everything decided was committed; nothing acknowledged is affected"
+            );
+        }
+        self.inner.services.committer.clone().stop();
+        self.inner.system.stop();
+    }
+
+    /// Whether [`Host::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Ends when the scheduler stops.
+    pub(crate) async fn stopped(&self) {
+        let mut stop = self.inner.stop.subscribe();
+        let _ = stop.wait_for(|is_stopping| *is_stopping).await;
+    }
+
+    /// Waits until everything decided before this call is durable (S-0.6).
+    pub(crate) async fn settle(&self) {
+        let barriers: Vec<_> = self
+            .inner
+            .services
+            .placement()
+            .partitions()
+            .iter()
+            .map(|partition| {
+                let (reply, answer) = oneshot::channel();
+                partition.do_send(Barrier { reply });
+                answer
+            })
+            .collect();
+        for barrier in barriers {
+            let _ = barrier.await;
+        }
+    }
+
+    /// Refuses work while stopping, and waits for a credit: requests in hand are bounded.
+    pub(crate) async fn credit(&self) -> Result<SemaphorePermit<'_>, Error> {
+        if self.is_stopping() {
+            return Err(Error::stopping());
+        }
+        self.inner
+            .credits
+            .acquire()
+            .await
+            .map_err(|_| Error::stopping())
+    }
+
+    /// The same for requests that bring new data: refused while the disk is nearly full, before a write can fail.
+    pub(crate) async fn credit_for_new_work(&self) -> Result<SemaphorePermit<'_>, Error> {
+        if self.inner.is_disk_full.load(Ordering::Relaxed) {
+            let least = self.inner.services.config.disk_free_bytes_min;
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                format!(
+                    "the disk below the data folder has less than {least} bytes left; no new work is taken"
+                ),
+            ));
+        }
+        self.credit().await
+    }
+
+    /// Sends one input to an instance and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        key: InstanceKey,
+        input: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Input,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.services.placement().send(key, input(reply));
+        answer.await.unwrap_or_else(|_| Err(Error::stopping()))
+    }
+
+    /// Looks at every instance that had something to do when the process ended.
+    fn recover(&self) -> Result<(), Error> {
+        let services = &self.inner.services;
+        let placement = services.placement();
+        let mut count = 0_usize;
+        for partition in (0..placement.count()).map(PartitionId) {
+            let read = services.store.read();
+            for list in [query::busy, query::waiting] {
+                let mut last = None;
+                loop {
+                    let page = list(&*read, partition, last.as_ref(), RECOVERY_PAGE)?;
+                    let Some(end) = page.last().cloned() else {
+                        break;
+                    };
+                    count += page.len();
+                    for key in page {
+                        placement.send(key, Input::Recover);
+                    }
+                    last = Some(end);
+                }
+            }
+            let mut last = None;
+            loop {
+                let page = query::orphans(&*read, partition, last.as_ref(), RECOVERY_PAGE)?;
+                let Some(end) = page.last().cloned() else {
+                    break;
+                };
+                for (key, task) in page {
+                    services.dispatch.schedule(key, task);
+                }
+                last = Some(end);
+            }
+        }
+        tracing::info!(instances = count, "recovered");
+        Ok(())
+    }
+
+    fn keep_house(&self, runtime: &Handle) {
+        let inner = Arc::downgrade(&self.inner);
+        runtime.spawn(async move {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                second.tick().await;
+                let Some(inner) = inner
+                    .upgrade()
+                    .filter(|i| !i.is_stopping.load(Ordering::Acquire))
+                else {
+                    return;
+                };
+                let host = Host { inner };
+                host.look_at_disk();
+                if let Some(longest) = host.inner.services.config.activity_lease_max {
+                    host.inner.services.dispatch.expire_activities(longest);
+                }
+                host.delete_retired_hubs().await;
+                host.purge_expired().await;
+            }
+        });
+    }
+
+    fn look_at_disk(&self) {
+        let services = &self.inner.services;
+        let is_full = services.store.free_bytes() < services.config.disk_free_bytes_min;
+        if is_full != self.inner.is_disk_full.swap(is_full, Ordering::Relaxed) {
+            if is_full {
+                tracing::error!(
+                    least = services.config.disk_free_bytes_min,
+                    "the disk is nearly full: new work is refused"
+                );
+            } else {
+                tracing::info!("the disk has room again: new work is taken");
+            }
+        }
+    }
+}
+
+/// Starts the actors' thread with one actor a partition. One arbiter: on two cores a second gave nothing.
+fn start_actors(services: &Arc<Services>) -> Result<(System, Placement), Error> {
+    let (started, starting) = std::sync::mpsc::channel();
+    let services = Arc::clone(services);
+    std::thread::Builder::new()
+        .name("mainspring-actors".to_owned())
+        .spawn(move || {
+            let runner = System::new();
+            let partitions = runner.block_on(async {
+                (0..services.store.partitions())
+                    .map(|number| {
+                        PartitionActor::new(PartitionId(number), Arc::clone(&services)).start()
+                    })
+                    .collect()
+            });
+            let _ = started.send((System::current(), Placement::new(partitions)));
+            if let Err(error) = runner.run() {
+                tracing::error!(%error, "the actors' thread ended");
+            }
+        })
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("the actors' thread cannot be started: {error}"),
+            )
+        })?;
+    starting
+        .recv()
+        .map_err(|_| Error::new(ErrorKind::Internal, "the actors' thread ended at its start"))
+}

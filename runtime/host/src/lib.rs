@@ -1,0 +1,41 @@
+//! The shell around the pure machines: placement, actors, timers, dispatch. The only home of actix.
+//!
+//! ```text
+//!  requests ──► Host ──► placement ──► partition ──► activation ── load · apply
+//!                                          ▲              │ decides into the partition's open batch
+//!                                          │              ▼
+//!  work items ◄── dispatch ◄── perform ◄── durable ◄── committer (store) ── commit
+//! ```
+//!
+//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `activation`, `dispatch`, `timers`.
+//! It never sees gRPC, and no request's shape: requests come as plain values (`api`), work items leave as encoded bytes.
+//!
+//! Start: hubs, partitions (each takes its epoch), recovery of what was busy, then work. Stop: streams and waits end, what was decided is
+//! committed, actors end, the committer syncs a last time.
+
+mod activation;
+mod api;
+mod client;
+mod clock;
+mod completion;
+mod config;
+mod dispatch;
+mod error;
+mod host;
+mod hubs;
+mod partition;
+mod placement;
+mod purge;
+mod query;
+mod timers;
+mod turns;
+mod worker;
+
+pub use api::{
+    Filter, Filters, HistoryGuard, HistoryStream, InstanceQuery, ListPage, ListQuery, Peer, Purge,
+    Purged, QueryPage, StreamOptions, WorkKind,
+};
+pub use config::HostConfig;
+pub use dispatch::WorkItems;
+pub use error::{Error, ErrorKind};
+pub use host::Host;

@@ -1,0 +1,269 @@
+//! Purging: one id, a batch, or whatever a filter matches; with descendants if asked (S-11.18 to S-11.25).
+
+use std::time::{Duration, Instant};
+
+use mainspring_core::id::{ExecutionId, HubId, InstanceId, InstanceKey};
+use mainspring_core::orchestration::Status;
+use mainspring_core::time::Timestamp;
+use mainspring_store::query::{self as stored, InstanceFilter};
+
+use crate::activation::{Family, Input};
+use crate::api::{Purge, Purged};
+use crate::client::check_batch;
+use crate::error::{Error, ErrorKind};
+use crate::host::Host;
+use crate::{clock, query};
+
+/// Instances looked at between two looks at the clock.
+const SLICE: usize = 100;
+
+/// Expired instances purged a second at most, so that retention never crowds out work.
+const EXPIRED_SLICE: usize = 200;
+
+impl Host {
+    /// Deletes finished instances with everything that belongs to them.
+    pub async fn purge(
+        &self,
+        hub: HubId,
+        what: Purge,
+        is_recursive: bool,
+    ) -> Result<Purged, Error> {
+        let _credit = self.credit().await?;
+        match what {
+            Purge::Id(id) => self.purge_id(hub, &id, is_recursive).await,
+            Purge::Batch(ids) => {
+                check_batch(ids.len())?;
+                let mut count = 0;
+                for id in ids {
+                    count += self.purge_match(hub, &id, is_recursive).await?;
+                }
+                Ok(Purged {
+                    count,
+                    is_complete: true,
+                })
+            }
+            Purge::Filter {
+                created_from,
+                created_to,
+                statuses,
+                timeout,
+            } => {
+                let Some(statuses) = query::statuses(&statuses) else {
+                    return Ok(Purged {
+                        count: 0,
+                        is_complete: true,
+                    });
+                };
+                let filter = InstanceFilter {
+                    statuses: terminal(statuses),
+                    created_from,
+                    created_to,
+                    prefix: None,
+                };
+                if filter.statuses.is_empty() {
+                    return Ok(Purged {
+                        count: 0,
+                        is_complete: true,
+                    });
+                }
+                self.purge_filter(hub, filter, timeout, is_recursive).await
+            }
+        }
+    }
+
+    async fn purge_id(&self, hub: HubId, id: &str, is_recursive: bool) -> Result<Purged, Error> {
+        let Ok(key) = Self::key(hub, id) else {
+            return Ok(Purged {
+                count: 0,
+                is_complete: true,
+            });
+        };
+        let purged = if is_recursive {
+            self.purge_tree(key).await
+        } else {
+            self.purge_one(key).await
+        };
+        match purged {
+            Ok(count) => Ok(Purged {
+                count,
+                is_complete: true,
+            }),
+            Err(error)
+                if error.kind() == ErrorKind::FailedPrecondition
+                    && !self.inner.services.config.purge_active_is_error =>
+            {
+                Ok(Purged {
+                    count: 0,
+                    is_complete: true,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As part of a batch or a filter: active ones, and trees with an active descendant, are skipped.
+    async fn purge_match(&self, hub: HubId, id: &str, is_recursive: bool) -> Result<u32, Error> {
+        let Ok(key) = Self::key(hub, id) else {
+            return Ok(0);
+        };
+        let purged = if is_recursive {
+            self.purge_tree(key).await
+        } else {
+            self.purge_one(key).await
+        };
+        match purged {
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => Ok(0),
+            purged => purged,
+        }
+    }
+
+    async fn purge_one(&self, key: InstanceKey) -> Result<u32, Error> {
+        let purged = self.ask(key, |reply| Input::Purge { reply }).await?;
+        Ok(u32::from(purged.is_some()))
+    }
+
+    /// Deletes an instance and its descendants; nothing if one of them is active (S-11.19).
+    async fn purge_tree(&self, root: InstanceKey) -> Result<u32, Error> {
+        let Some(family) = self.family(&root).await? else {
+            return Ok(0);
+        };
+        let hub = root.hub;
+        let mut found = vec![root.instance.clone()];
+        let mut open = vec![(root.instance, family)];
+        while let Some((id, family)) = open.pop() {
+            if !family.is_terminal {
+                return Err(Error::failed_precondition(format!(
+                    "orchestration instance '{id}' is active; only finished instances can be purged"
+                )));
+            }
+            for child in family.children {
+                let key = InstanceKey {
+                    hub,
+                    instance: child.clone(),
+                };
+                let Some(grandchildren) = self.family(&key).await? else {
+                    continue;
+                };
+                if !is_child_of(&grandchildren, &id, &family.execution_id) || found.contains(&child)
+                {
+                    continue;
+                }
+                found.push(child.clone());
+                open.push((child, grandchildren));
+            }
+        }
+        // Children first: a crash in between leaves a tree that can be purged again from its root.
+        let mut count = 0;
+        for instance in found.into_iter().rev() {
+            match self.purge_one(InstanceKey { hub, instance }).await {
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
+                purged => count += purged?,
+            }
+        }
+        Ok(count)
+    }
+
+    async fn family(&self, key: &InstanceKey) -> Result<Option<Family>, Error> {
+        self.ask(key.clone(), |reply| Input::Family { reply }).await
+    }
+
+    async fn purge_filter(
+        &self,
+        hub: HubId,
+        filter: InstanceFilter,
+        timeout: Option<Duration>,
+        is_recursive: bool,
+    ) -> Result<Purged, Error> {
+        let since = Instant::now();
+        self.settle().await;
+        let mut after: Option<(Timestamp, InstanceId)> = None;
+        let mut count = 0;
+        loop {
+            let page = {
+                let read = self.inner.services.store.read();
+                stored::query_instances(
+                    &*read,
+                    hub,
+                    self.inner.services.store.partitions(),
+                    &filter,
+                    after.as_ref(),
+                    SLICE,
+                )?
+            };
+            for (_, id, _) in page.keys {
+                if timeout.is_some_and(|t| since.elapsed() >= t) {
+                    return Ok(Purged {
+                        count,
+                        is_complete: false,
+                    });
+                }
+                count += self.purge_match(hub, id.as_str(), is_recursive).await?;
+            }
+            match page.next {
+                Some(next) if page.more => after = Some(next),
+                _ => {
+                    return Ok(Purged {
+                        count,
+                        is_complete: true,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Purges what is older than the retention allows, a slice at a time (S-11.25).
+    pub(crate) async fn purge_expired(&self) {
+        let Some(retention) = self.inner.services.config.retention else {
+            return;
+        };
+        let now = clock::now();
+        for hub in self.inner.hubs.ids() {
+            let expired = {
+                let read = self.inner.services.store.read();
+                stored::list_completed(
+                    &*read,
+                    hub,
+                    &[],
+                    None,
+                    Some(Timestamp::new(
+                        now.seconds() - retention.as_secs() as i64,
+                        0,
+                    )),
+                    None,
+                    EXPIRED_SLICE,
+                )
+            };
+            match expired {
+                Ok(page) => {
+                    for (_, id, _) in page.keys {
+                        if let Err(error) = self.purge_match(hub, id.as_str(), false).await {
+                            tracing::warn!(%error, hub = hub.0, instance = %id, "an expired instance could not be purged");
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, hub = hub.0, "expired instances cannot be listed")
+                }
+            }
+        }
+    }
+}
+
+fn terminal(statuses: Vec<Status>) -> Vec<Status> {
+    if statuses.is_empty() {
+        return vec![
+            Status::Completed,
+            Status::Failed,
+            Status::Terminated,
+            Status::Canceled,
+        ];
+    }
+    statuses.into_iter().filter(|s| s.is_terminal()).collect()
+}
+
+fn is_child_of(child: &Family, parent: &InstanceId, execution_id: &ExecutionId) -> bool {
+    child
+        .parent
+        .as_ref()
+        .is_some_and(|p| p.instance == *parent && p.fence.execution_id == *execution_id)
+}

@@ -1,0 +1,130 @@
+//! Turns on their way to disk: what one partition has decided, gathered into batches, and what is performed once each is durable.
+
+use std::collections::VecDeque;
+
+use mainspring_core::effect::ActivityTask;
+use mainspring_core::id::InstanceKey;
+use mainspring_core::message::Message;
+use mainspring_core::time::Timestamp;
+use mainspring_store::{Batch, Epoch};
+
+use mainspring_core::id::PartitionId;
+
+/// One thing to do once the batch it came with is durable. A crash before that loses nothing: all of it is found again in the store.
+pub(crate) enum After {
+    /// Fire a timer or a scheduled start in time.
+    Arm {
+        key: InstanceKey,
+        due: Timestamp,
+        what: mainspring_store::query::Due,
+    },
+    /// Tell another instance of a message that is now in its mailbox.
+    Deliver {
+        target: InstanceKey,
+        index: u16,
+        message: Message,
+    },
+    /// Hand out an activity.
+    Schedule {
+        key: InstanceKey,
+        task: ActivityTask,
+    },
+    /// Tell the instance itself of a message that is now in its mailbox.
+    Arrive {
+        key: InstanceKey,
+        index: u16,
+        message: Message,
+    },
+    /// The pinned cut of an episode is durable (S-4.17).
+    Pinned { key: InstanceKey },
+    /// Answer somebody.
+    Answer(Box<dyn FnOnce()>),
+}
+
+impl After {
+    /// Order of performing within a commit (S-13.27): timers, instances it started, activities, messages that wake, answers.
+    fn rank(&self) -> u8 {
+        match self {
+            After::Arm { .. } => 0,
+            After::Deliver { message, .. } if !message.waits() => 1,
+            After::Schedule { .. } => 2,
+            After::Deliver { .. } | After::Arrive { .. } | After::Pinned { .. } => 3,
+            After::Answer(_) => 4,
+        }
+    }
+}
+
+/// The open batch of a partition and those in flight.
+pub(crate) struct Turns {
+    partition: PartitionId,
+    epoch: Epoch,
+    open: Batch,
+    after: Vec<After>,
+    in_flight: VecDeque<Vec<After>>,
+    /// Number of the open batch.
+    sequence: u64,
+    /// All batches below this number are durable.
+    durable: u64,
+}
+
+impl Turns {
+    pub(crate) fn new(partition: PartitionId, epoch: Epoch) -> Self {
+        Self {
+            partition,
+            epoch,
+            open: Batch::new(partition, epoch),
+            after: Vec::new(),
+            in_flight: VecDeque::new(),
+            sequence: 0,
+            durable: 0,
+        }
+    }
+
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.open
+    }
+
+    /// Number of the batch that takes the turns decided now.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether the batch with this number is on disk.
+    pub(crate) fn is_durable(&self, sequence: u64) -> bool {
+        sequence < self.durable
+    }
+
+    /// Nothing decided is waiting for the disk.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.in_flight.is_empty() && self.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.after.is_empty()
+    }
+
+    pub(crate) fn then(&mut self, after: After) {
+        self.after.push(after);
+    }
+
+    /// Closes the open batch. `None`: nothing was decided.
+    pub(crate) fn flush(&mut self) -> Option<Batch> {
+        if self.is_empty() {
+            return None;
+        }
+        let batch = std::mem::replace(&mut self.open, Batch::new(self.partition, self.epoch));
+        let mut after = std::mem::take(&mut self.after);
+        after.sort_by_key(After::rank);
+        self.in_flight.push_back(after);
+        self.sequence += 1;
+        Some(batch)
+    }
+
+    /// The oldest batch in flight is durable: what is to be performed now, in order.
+    pub(crate) fn committed(&mut self) -> Vec<After> {
+        self.durable += 1;
+        self.in_flight
+            .pop_front()
+            .expect("commits answer in the order of submission")
+    }
+}

@@ -1,0 +1,3 @@
+//! Plain HTTP beside gRPC.
+
+pub(crate) mod health;

@@ -1,0 +1,281 @@
+//! One server from its ports to its end: bind, open, serve, drain.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainspring_host::Host;
+use mainspring_store::{FjallStore, Store};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Identity;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::grpc::bearer::Token;
+use crate::grpc::{self, listener};
+use crate::http::health;
+use crate::life::Life;
+
+/// Longest that connections are waited for once everything accepted is on disk. Together with what the host takes to stop,
+/// and with closing the store, it stays within the 10 s that supervisors give.
+const DRAIN_WAIT_MAX: Duration = Duration::from_millis(8_500);
+
+/// A server whose ports are bound and whose store is being opened.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), mainspring_server::Error> {
+/// let server = mainspring_server::Server::bind(mainspring_server::Config::default()).await?;
+/// println!("gRPC on {}", server.grpc_addr());
+/// server.serve(async { drop(tokio::signal::ctrl_c().await) }).await
+/// # }
+/// ```
+pub struct Server {
+    config: Config,
+    token: Option<Token>,
+    transport: tonic::transport::Server,
+    grpc: (TcpListener, SocketAddr),
+    health: (TcpListener, SocketAddr),
+    life: Arc<Life>,
+    opening: oneshot::Receiver<Result<Opened, Error>>,
+    /// What the committer met when it could go no further.
+    fatal: mpsc::Receiver<mainspring_store::Error>,
+}
+
+/// The store, and the scheduler that works on it.
+struct Opened {
+    store: Arc<FjallStore>,
+    host: Host,
+}
+
+impl Server {
+    /// Checks the settings, binds both ports, and begins to open the store in the background: workers that connect early
+    /// are held rather than refused (S-1.16). Must be called within a tokio runtime with I/O and time. Goes on with
+    /// [`Server::serve`].
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot be served, a file that it names cannot be read, or a port is taken. What is wrong with the
+    /// store is told by [`Server::serve`].
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let token = config.bearer.as_ref().map(Token::read).transpose()?;
+        let transport = grpc::transport(identity(&config)?)?;
+        let grpc = bind(config.grpc_addr, "gRPC").await?;
+        let health = bind(config.health_addr, "health checks").await?;
+        let (met, fatal) = mpsc::channel(1);
+        let opening = open(&config, met)?;
+        Ok(Self {
+            config,
+            token,
+            transport,
+            grpc,
+            health,
+            life: Arc::new(Life::new()),
+            opening,
+            fatal,
+        })
+    }
+
+    /// Where gRPC is served, with the port that was really bound.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc.1
+    }
+
+    /// Where `GET /healthz` is served, with the port that was really bound.
+    pub fn health_addr(&self) -> SocketAddr {
+        self.health.1
+    }
+
+    /// Serves until `shutdown` ends, then drains: streams and waits end with `UNAVAILABLE`, new calls are refused with the
+    /// same code (S-1.10, S-1.14), what was accepted is on disk when this returns, within 10 s.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be opened or closed, or can no longer be trusted: then at once and without draining, since
+    /// nobody may be told anything any more. The process should end with the error's text.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self {
+            config,
+            token,
+            transport,
+            grpc,
+            health,
+            life,
+            mut opening,
+            mut fatal,
+        } = self;
+        let mut shutdown = pin!(shutdown);
+        let (gate, readiness) = grpc::services(&config, token, &life).await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving =
+            transport.serve_with_incoming_shutdown(gate, listener::incoming(grpc.0), async {
+                drop(stopped.await);
+            });
+        let mut transport = AbortOnDrop(tokio::spawn(serving));
+        let _probes = AbortOnDrop(tokio::spawn(health::serve(health.0, Arc::clone(&life))));
+        let _refusal = DrainOnDrop(Arc::clone(&life));
+
+        let mut opened = None;
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                result = &mut opening, if opened.is_none() => {
+                    let ready = opened_or(result)?;
+                    life.opened(ready.host.clone());
+                    readiness.set(true).await;
+                    tracing::info!(grpc = %grpc.1, health = %health.1, data_dir = %config.data_dir.display(), "serving");
+                    opened = Some(ready);
+                }
+                Some(error) = fatal.recv() => return Err(Error::Store(error)),
+                result = &mut transport.0 => return flatten_transport(result),
+            }
+        }
+
+        tracing::info!("draining: streams and waits end, what was accepted goes to disk");
+        let deadline = Instant::now() + DRAIN_WAIT_MAX;
+        life.drain();
+        readiness.set(false).await;
+        // A store that is still opening can only be closed once it is open.
+        let opened = match opened {
+            Some(opened) => opened,
+            None => match timeout_at(deadline, opening).await {
+                Ok(result) => opened_or(result)?,
+                Err(_) => {
+                    tracing::warn!(
+                        "stopped while the store was still opening; the next start opens it anew"
+                    );
+                    return Ok(());
+                }
+            },
+        };
+        tokio::select! {
+            () = opened.host.stop() => {}
+            Some(error) = fatal.recv() => return Err(Error::Store(error)),
+        }
+        readiness.end().await;
+        drop(stop);
+        if timeout_at(deadline, &mut transport.0).await.is_err() {
+            tracing::warn!("some connections did not close in time and are cut");
+        }
+        let store = opened.store;
+        flatten(tokio::task::spawn_blocking(move || store.close().map_err(Error::Store)).await)?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Opens the store on a thread of its own, which holds up neither the runtime nor the end of the process.
+fn open(
+    config: &Config,
+    met: mpsc::Sender<mainspring_store::Error>,
+) -> Result<oneshot::Receiver<Result<Opened, Error>>, Error> {
+    let (done, opening) = oneshot::channel();
+    let (config, runtime) = (config.clone(), Handle::current());
+    std::thread::Builder::new()
+        .name("mainspring-open".to_owned())
+        .spawn(move || {
+            let _runtime = runtime.enter();
+            // Nobody waits any more when the server was stopped meanwhile.
+            drop(done.send(open_now(&config, met)));
+        })
+        .map_err(|error| Error::Transport(format!("no thread can be started: {error}")))?;
+    Ok(opening)
+}
+
+/// Opens the store and starts the scheduler on it.
+fn open_now(config: &Config, met: mpsc::Sender<mainspring_store::Error>) -> Result<Opened, Error> {
+    let store = Arc::new(FjallStore::open(&config.data_dir, config.store())?);
+    let on_fatal = move |error: mainspring_store::Error| {
+        tracing::error!(%error, "the store can no longer be trusted: the server stops");
+        // The process is about to end; if nobody listens, it is ending already.
+        let _ = met.try_send(error);
+        // Never goes on: whoever waits for a commit must not hear of it, not even that it failed (S-1.13).
+        loop {
+            std::thread::park();
+        }
+    };
+    let host = Host::start(
+        Arc::clone(&store) as Arc<dyn Store>,
+        config.host(),
+        on_fatal,
+    )?;
+    Ok(Opened { store, host })
+}
+
+async fn bind(
+    address: SocketAddr,
+    purpose: &'static str,
+) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Bind {
+        address,
+        purpose,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Certificate and key, if TLS is wanted.
+fn identity(config: &Config) -> Result<Option<Identity>, Error> {
+    let read = |name, path: &std::path::PathBuf| {
+        std::fs::read(path).map_err(|source| Error::File {
+            name,
+            path: path.clone(),
+            source,
+        })
+    };
+    match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => Ok(Some(Identity::from_pem(
+            read("tls_cert", cert)?,
+            read("tls_key", key)?,
+        ))),
+        _ => Ok(None),
+    }
+}
+
+fn opened_or(
+    result: Result<Result<Opened, Error>, oneshot::error::RecvError>,
+) -> Result<Opened, Error> {
+    result.expect("the thread that opens the store answers, unless it panicked")
+}
+
+/// A panic in a task goes on where the task is waited for.
+fn flatten<T>(result: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
+    result.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Err(Error::Transport(error.to_string())),
+    })
+}
+
+fn flatten_transport(
+    result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
+) -> Result<(), Error> {
+    flatten(
+        result.map(|served| served.map_err(|error| Error::Transport(grpc::with_causes(&error)))),
+    )
+}
+
+/// Ends a task that has no end of its own.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// However serving ends, calls that are still held are refused.
+struct DrainOnDrop(Arc<Life>);
+
+impl Drop for DrainOnDrop {
+    fn drop(&mut self) {
+        self.0.drain();
+    }
+}

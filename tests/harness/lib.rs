@@ -1,0 +1,18 @@
+//! What tests of the whole program share: a real server process, and workers and clients that are driven by hand.
+//!
+//! - [`Scheduler`]: the binary, in a folder of its own, on ports that the system chose; killed, stopped, restarted.
+//! - [`Peer`]: one connection, with a hub and a user agent, to call anything and to open work streams.
+//! - [`WorkStream`], [`Episode`], [`Activity`]: what a worker is handed, item by item.
+//! - [`action`]: what an orchestrator answers.
+//! - [`Chance`]: random numbers from a seed that is printed.
+//!
+//! Nothing here knows the inside of the server. A server that panics fails the test that started it.
+
+pub mod action;
+mod chance;
+mod peer;
+mod scheduler;
+
+pub use chance::Chance;
+pub use peer::{Activity, Client, Episode, PATIENCE, Peer, WorkStream, kinds, patiently};
+pub use scheduler::Scheduler;
