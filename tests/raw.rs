@@ -7,6 +7,8 @@
 
 #[path = "raw/bad_input.rs"]
 mod bad_input;
+#[path = "raw/damage.rs"]
+mod damage;
 #[path = "raw/drain.rs"]
 mod drain;
 #[path = "raw/fuzz.rs"]
@@ -21,5 +23,7 @@ mod leases;
 mod limits;
 #[path = "raw/net.rs"]
 mod net;
+#[path = "raw/starts.rs"]
+mod starts;
 #[path = "raw/streams.rs"]
 mod streams;

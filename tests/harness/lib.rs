@@ -4,15 +4,20 @@
 //! - [`Peer`]: one connection, with a hub and a user agent, to call anything and to open work streams.
 //! - [`WorkStream`], [`Episode`], [`Activity`]: what a worker is handed, item by item.
 //! - [`action`]: what an orchestrator answers.
+//! - [`replay`]: a worker that runs on its own.
+//! - [`check_history`]: the rules that every history follows.
 //! - [`Chance`]: random numbers from a seed that is printed.
 //!
 //! Nothing here knows the inside of the server. A server that panics fails the test that started it.
 
 pub mod action;
 mod chance;
+mod history;
 mod peer;
+pub mod replay;
 mod scheduler;
 
 pub use chance::Chance;
+pub use history::check_history;
 pub use peer::{Activity, Client, Episode, PATIENCE, Peer, WorkStream, kinds, patiently};
 pub use scheduler::Scheduler;

@@ -81,6 +81,16 @@ impl Peer {
         Self::dial(narrow, user_agent, None).await
     }
 
+    /// Connects to `HOST:PORT`, if anything answers there.
+    pub async fn try_connect(address: &str) -> Option<Self> {
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .ok()?
+            .connect()
+            .await
+            .ok()?;
+        Some(Self::on(channel, None))
+    }
+
     async fn dial(mut endpoint: Endpoint, user_agent: &str, hub: Option<&str>) -> Self {
         if !user_agent.is_empty() {
             endpoint = endpoint
@@ -88,7 +98,13 @@ impl Peer {
                 .expect("the user agent is one");
         }
         let channel = endpoint.connect().await.expect("the server can be reached");
-        let hub = hub.map(|hub| hub.parse().expect("the hub can be sent"));
+        Self::on(
+            channel,
+            hub.map(|hub| hub.parse().expect("the hub can be sent")),
+        )
+    }
+
+    fn on(channel: Channel, hub: Option<MetadataValue<Ascii>>) -> Self {
         let client = TaskHubSidecarServiceClient::with_interceptor(channel.clone(), HubName(hub))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -14,7 +14,7 @@ use bytes::{Buf, BufMut};
 use mainspring_proto::purge_instances_request::Request as Selection;
 use mainspring_proto::*;
 use mainspring_tests::action::{child, complete, continue_as_new, schedule, send_event, timer};
-use mainspring_tests::{Chance, Peer, Scheduler, patiently};
+use mainspring_tests::{Activity, Chance, Episode, Peer, Scheduler, WorkStream, patiently};
 use prost::Message;
 use tokio::time::timeout;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -22,10 +22,18 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use crate::damage::damage;
+
 const SEED: u64 = 20_260_101;
 
-/// Damaged messages for each call.
-const ROUNDS: usize = 60;
+/// Each wave has fresh work in hand.
+const WAVES: usize = 6;
+
+/// Damaged messages for each call and wave.
+const ROUNDS: usize = 12;
+
+/// Items in hand in a wave.
+const IN_HAND: usize = 20;
 
 /// Calls under way at a time.
 const LANES: usize = 8;
@@ -348,38 +356,6 @@ fn samples(token: &str, id: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Damages a message in one to four places, or replaces it by noise.
-fn damage(chance: &mut Chance, message: &[u8]) -> Vec<u8> {
-    if message.is_empty() || chance.below(6) == 0 {
-        let length = chance.below(200);
-        return chance.bytes(length);
-    }
-    let mut bytes = message.to_vec();
-    for _ in 0..=chance.below(4) {
-        let at = chance.below(bytes.len().max(1)).min(bytes.len());
-        match chance.below(6) {
-            0 => bytes.truncate(at),
-            1 if !bytes.is_empty() => bytes[at] ^= 1 << chance.below(8),
-            2 if !bytes.is_empty() => bytes[at] = chance.number() as u8,
-            3 => {
-                let length = chance.below(8);
-                let noise = chance.bytes(length);
-                bytes.splice(at..at, noise);
-            }
-            // The longest number there is, where a length or an enum may stand.
-            4 => drop(bytes.splice(
-                at..at,
-                [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
-            )),
-            _ => {
-                let copy = bytes[at..].to_vec();
-                bytes.extend(copy);
-            }
-        }
-    }
-    bytes
-}
-
 /// An orchestration of hub `default` that takes one step after the other until it is told to end.
 async fn victim(peer: Peer, is_over: Arc<AtomicBool>) -> i32 {
     let mut stream = peer.open().await;
@@ -400,6 +376,84 @@ async fn victim(peer: Peer, is_over: Arc<AtomicBool>) -> i32 {
     }
 }
 
+/// Work that is really in hand, so that damaged answers reach the machine and not only the search for their token:
+/// tokens and instances of episodes and activities, whichever come.
+async fn in_hand(target: &Peer, held: &mut WorkStream, wave: usize) -> Vec<(String, String)> {
+    let mut in_hand = Vec::new();
+    while in_hand.len() < IN_HAND {
+        target
+            .start("n", &format!("target-{wave}-{}", in_hand.len()))
+            .await;
+        let item = held.item().await;
+        match item.request {
+            Some(work_item::Request::OrchestratorRequest(request)) if in_hand.len() % 2 == 0 => {
+                in_hand.push((item.completion_token, request.instance_id));
+            }
+            Some(work_item::Request::OrchestratorRequest(request)) => {
+                let episode = Episode {
+                    request,
+                    token: item.completion_token,
+                };
+                let step = episode.request.past_events.len() as i32;
+                target
+                    .answer(&episode, vec![schedule(1_000 + step, "work", "1")])
+                    .await;
+                in_hand.push((episode.token, episode.request.instance_id));
+            }
+            Some(work_item::Request::ActivityRequest(request)) => {
+                let activity = Activity {
+                    request,
+                    token: item.completion_token,
+                };
+                in_hand.push((activity.token.clone(), activity.instance_id().to_owned()));
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    in_hand
+}
+
+/// Makes all calls, some at a time. A hang, and an error of the kind that means our own mistake, fail the test.
+async fn make(scheduler: &Scheduler, calls: Vec<(&'static str, Vec<u8>)>) {
+    let calls = Arc::new(calls);
+    let lanes: Vec<_> = (0..LANES)
+        .map(|lane| {
+            let (calls, address) = (
+                Arc::clone(&calls),
+                format!("http://{}", scheduler.address()),
+            );
+            tokio::spawn(async move {
+                let channel = Channel::from_shared(address)
+                    .unwrap()
+                    .connect()
+                    .await
+                    .unwrap();
+                for (method, body) in calls.iter().skip(lane).step_by(LANES) {
+                    make_one(&channel, method, body).await;
+                }
+            })
+        })
+        .collect();
+    for lane in lanes {
+        lane.await.unwrap();
+    }
+}
+
+async fn make_one(channel: &Channel, method: &str, body: &[u8]) {
+    let attempt = call(channel.clone(), method, body.to_vec());
+    match timeout(HELD_AFTER, attempt).await {
+        Ok(Err(status))
+            if [Code::Internal, Code::Unknown, Code::DataLoss].contains(&status.code()) =>
+        {
+            assert!(is_undecodable(&status), "{method} {body:02x?}: {status}");
+        }
+        Ok(_) => {}
+        Err(_) if MAY_BE_HELD.contains(&method) => {}
+        // A busy machine is slow; a hang is not.
+        Err(_) => drop(patiently(method, call(channel.clone(), method, body.to_vec())).await),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_messages_disturb_nobody_else_and_leave_a_sound_store() {
     let mut scheduler =
@@ -408,66 +462,21 @@ async fn damaged_messages_disturb_nobody_else_and_leave_a_sound_store() {
     let is_over = Arc::new(AtomicBool::new(false));
     let victim = tokio::spawn(victim(peer.clone(), Arc::clone(&is_over)));
 
-    // Work that is really in hand, so that damaged answers reach the machine and not only the search for their token.
     let target = Peer::connect_as(&scheduler, "", Some("fuzz")).await;
-    let mut held = target.open().await;
-    let mut in_hand = Vec::new();
-    for n in 0..24 {
-        let id = target.start("n", &format!("target-{n}")).await;
-        let episode = held.episode().await;
-        if n % 2 == 0 {
-            in_hand.push((episode.token, id));
-        } else {
-            target
-                .answer(&episode, vec![schedule(1, "work", "1")])
-                .await;
-            in_hand.push((held.activity().await.token, id));
-        }
-    }
-
     let mut chance = Chance::new(SEED);
-    let mut calls = Vec::new();
-    for _ in 0..ROUNDS {
-        let (token, id) = chance.pick(&in_hand).clone();
-        for (method, message) in samples(&token, &id) {
-            calls.push((method, damage(&mut chance, &message)));
+    let mut total = 0;
+    for wave in 0..WAVES {
+        let mut held = target.open().await;
+        let in_hand = in_hand(&target, &mut held, wave).await;
+        let mut calls = Vec::new();
+        for _ in 0..ROUNDS {
+            let (token, id) = chance.pick(&in_hand);
+            for (method, message) in samples(token, id) {
+                calls.push((method, damage(&mut chance, &message)));
+            }
         }
-    }
-    let total = calls.len();
-    let lanes: Vec<_> = (0..LANES)
-        .map(|lane| {
-            let mine: Vec<_> = calls.iter().skip(lane).step_by(LANES).cloned().collect();
-            let scheduler_address = scheduler.address().to_owned();
-            tokio::spawn(async move {
-                let channel = Channel::from_shared(format!("http://{scheduler_address}"))
-                    .unwrap()
-                    .connect()
-                    .await
-                    .unwrap();
-                for (method, body) in mine {
-                    let answer =
-                        timeout(HELD_AFTER, call(channel.clone(), method, body.clone())).await;
-                    match answer {
-                        Ok(Err(status))
-                            if [Code::Internal, Code::Unknown, Code::DataLoss]
-                                .contains(&status.code()) =>
-                        {
-                            assert!(is_undecodable(&status), "{method} {body:02x?}: {status}");
-                        }
-                        Ok(_) => {}
-                        Err(_) if MAY_BE_HELD.contains(&method) => {}
-                        Err(_) => {
-                            // A busy machine is slow; a hang is not.
-                            let what = format!("{method} {body:02x?}");
-                            let _ = patiently(&what, call(channel.clone(), method, body)).await;
-                        }
-                    }
-                }
-            })
-        })
-        .collect();
-    for lane in lanes {
-        lane.await.unwrap();
+        total += calls.len();
+        make(&scheduler, calls).await;
     }
 
     assert!(scheduler.is_running(), "{}", scheduler.log());

@@ -296,3 +296,55 @@ async fn an_item_whose_history_stream_broke_is_handed_out_again_without_a_grace(
     peer.answer(&again, vec![complete(9, "\"whole\"")]).await;
     assert_eq!(peer.wait("a").await.output.as_deref(), Some("\"whole\""));
 }
+
+#[tokio::test]
+async fn a_worker_that_asks_for_the_history_gets_the_episode_again_with_all_of_it() {
+    // S-3.32.
+    let (_scheduler, peer, mut stream, episode) = first_episode(&[]).await;
+    let second = grow(&peer, &mut stream, episode, 1).await;
+    let mut ask_for_history = second.response(vec![complete(9, "\"must not count\"")]);
+    ask_for_history.requires_history = true;
+    peer.respond(ask_for_history).await.unwrap();
+    let again = stream.episode().await;
+    assert_eq!(
+        kinds(&again.request.past_events),
+        ["OrchestratorStarted", "ExecutionStarted", "TaskScheduled"]
+    );
+    peer.answer(&again, vec![complete(9, "\"counts\"")]).await;
+    assert_eq!(peer.wait("a").await.output.as_deref(), Some("\"counts\""));
+}
+
+#[tokio::test]
+async fn events_that_an_answer_left_unprocessed_come_with_the_next_episode_in_order() {
+    // S-3.30.
+    let (_scheduler, peer, mut stream, episode) = first_episode(&[]).await;
+    for name in ["one", "two", "three"] {
+        let raise = RaiseEventRequest {
+            instance_id: "a".to_owned(),
+            name: name.to_owned(),
+            input: None,
+        };
+        peer.client().raise_event(raise).await.unwrap();
+    }
+    peer.answer(&episode, Vec::new()).await;
+    let second = stream.episode().await;
+    assert_eq!(second.new_kinds().len(), 4);
+    let mut partial = second.response(Vec::new());
+    partial.num_events_processed = Some(2);
+    peer.respond(partial).await.unwrap();
+    let third = stream.episode().await;
+    assert_eq!(
+        third.new_kinds(),
+        ["OrchestratorStarted", "EventRaised", "EventRaised"]
+    );
+    assert_eq!(
+        third.request.new_events[1..],
+        second.request.new_events[2..]
+    );
+    peer.answer(&third, vec![complete(1, "1")]).await;
+    let raised = kinds(&peer.history("a").await)
+        .into_iter()
+        .filter(|kind| kind == "EventRaised")
+        .count();
+    assert_eq!(raised, 3);
+}

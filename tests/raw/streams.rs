@@ -274,3 +274,26 @@ async fn streams_of_one_connection_share_the_work() {
     seen.dedup();
     assert_eq!(seen.len(), 10, "each item goes to one stream");
 }
+
+#[tokio::test]
+async fn thousands_of_waits_on_a_connection_do_not_hold_up_the_answers_of_its_worker() {
+    // S-1.17, S-11.7: each wait holds a stream of the connection, and JS waits have no deadline.
+    let scheduler = Scheduler::start(&[]);
+    let peer = Peer::connect(&scheduler).await;
+    let mut stream = peer.open().await;
+    peer.start("n", "a").await;
+    let episode = stream.episode().await;
+    let waits: Vec<_> = (0..3_000)
+        .map(|_| {
+            let peer = peer.clone();
+            tokio::spawn(async move { peer.wait("a").await })
+        })
+        .collect();
+    // Calls of one connection arrive in the order in which they were made.
+    tokio::task::yield_now().await;
+    peer.get("a").await;
+    peer.answer(&episode, vec![complete(1, "\"done\"")]).await;
+    for wait in waits {
+        assert_eq!(wait.await.unwrap().output.as_deref(), Some("\"done\""));
+    }
+}

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::driver::{self, Operation, Outcome, Pace};
-use crate::process::{self, Process};
+use crate::process::{self, Process, Usage};
 use crate::report::Report;
 use crate::worker::{CHAIN, CHAIN_STEPS, FAN};
 
@@ -73,11 +73,12 @@ async fn chains(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             count,
             limit: plan.limit,
         };
-        let outcome = bench.measure(&name, pace, chain, report).await?;
+        let (outcome, used) = bench.measure(pace, chain).await?;
         report.add(&name, "workflows", outcome.rate(), "1/s");
         report.add(&name, "steps", outcome.rate() * CHAIN_STEPS as f64, "1/s");
         report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
         report.add(&name, "p99", outcome.quantile_ms(0.99), "ms");
+        used.add_to(report, &name, &outcome);
     }
     bench.stop().await
 }
@@ -93,7 +94,7 @@ async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             // A fan-out in progress is always awaited; this only keeps the next one from being begun.
             limit: plan.limit * 6,
         };
-        let outcome = bench.measure(&name, pace, fan, report).await?;
+        let (outcome, used) = bench.measure(pace, fan).await?;
         report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
         report.add(&name, "max", outcome.quantile_ms(1.0), "ms");
         report.add(
@@ -102,6 +103,7 @@ async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             outcome.rate() * FAN_WIDTH as f64,
             "1/s",
         );
+        used.add_to(report, &name, &outcome);
     }
     bench.stop().await
 }
@@ -229,35 +231,19 @@ impl Bench {
         driver::run(&self.address, pace, chain).await.map(drop)
     }
 
-    /// Runs a loop and adds what the processes used for it.
+    /// Runs a loop; what the processes used for it goes with the outcome.
     async fn measure(
         &self,
-        name: &str,
         pace: Pace,
         operation: fn(usize) -> Operation,
-        report: &mut Report,
-    ) -> anyhow::Result<Outcome> {
+    ) -> anyhow::Result<(Outcome, Used)> {
         let before = (self.server.usage(), self.worker.usage());
         let outcome = driver::run(&self.address, pace, operation).await?;
-        let server = self.server.usage().since(before.0);
-        let worker = self.worker.usage().since(before.1);
-        let (count, wall) = (outcome.latencies.len() as f64, outcome.wall.as_secs_f64());
-        report.add(name, "n", count, "ops");
-        report.add(name, "cpu_server", server.cpu.as_secs_f64() / wall, "cores");
-        report.add(name, "cpu_worker", worker.cpu.as_secs_f64() / wall, "cores");
-        report.add(
-            name,
-            "cpu_server_per_op",
-            server.cpu.as_secs_f64() * 1e6 / count,
-            "us",
-        );
-        report.add(
-            name,
-            "written_server_per_op",
-            server.written_bytes as f64 / count,
-            "B",
-        );
-        Ok(outcome)
+        let used = Used {
+            server: self.server.usage().since(before.0),
+            worker: self.worker.usage().since(before.1),
+        };
+        Ok((outcome, used))
     }
 
     async fn stop(self) -> anyhow::Result<()> {
@@ -269,6 +255,25 @@ impl Bench {
         self.worker.stop(Signal::KILL).await?;
         self.server.stop(Signal::TERM).await?;
         Ok(self.folder)
+    }
+}
+
+/// What a loop cost.
+struct Used {
+    server: Usage,
+    worker: Usage,
+}
+
+impl Used {
+    fn add_to(&self, report: &mut Report, name: &str, outcome: &Outcome) {
+        let (count, wall) = (outcome.latencies.len() as f64, outcome.wall.as_secs_f64());
+        let (server, worker) = (self.server.cpu.as_secs_f64(), self.worker.cpu.as_secs_f64());
+        let written = self.server.written_bytes as f64;
+        report.add(name, "n", count, "ops");
+        report.add(name, "cpu_server", server / wall, "cores");
+        report.add(name, "cpu_worker", worker / wall, "cores");
+        report.add(name, "cpu_server_per_op", server * 1e6 / count, "us");
+        report.add(name, "written_server_per_op", written / count, "B");
     }
 }
 

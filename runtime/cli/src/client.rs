@@ -98,13 +98,11 @@ fn read_certificate(path: &Path) -> anyhow::Result<Certificate> {
     Ok(Certificate::from_pem(pem))
 }
 
-fn innermost(error: &tonic::transport::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+/// The cause at the bottom: `Connection refused` says more than `transport error`.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
-    }
-    if error.source().is_none() {
-        return error.to_string();
     }
     cause.to_string()
 }
@@ -151,6 +149,8 @@ impl Interceptor for Credentials {
 /// Turns a call's failure into a message for the user; `what` names the subject, such as `instance order-17`.
 pub fn failure(what: &str, status: &Status) -> anyhow::Error {
     let reason = match (status.code(), status.message()) {
+        // Not an answer of the scheduler: the call itself went wrong.
+        _ if status.source().is_some() => format!("the call failed: {}", innermost(status)),
         (code, "") => code.description().to_owned(),
         (Code::Unauthenticated, message) => format!("{message} (see --token)"),
         (_, message) => message.to_owned(),

@@ -24,6 +24,9 @@ mod state;
 mod tree;
 mod turn;
 
+#[cfg(test)]
+mod tests;
+
 pub use episode::{Episode, Limits};
 pub use open::OpenWork;
 pub use reuse::{Created, LegacyAction, Origin, ReusePolicy, create};

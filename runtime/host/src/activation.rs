@@ -5,12 +5,12 @@
 
 mod client;
 mod episode;
+mod fault;
 mod turn;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix::{Actor, Context, Handler, Message as ActorMessage};
 use bytes::Bytes;
@@ -24,10 +24,10 @@ use tokio::sync::oneshot;
 
 use crate::api::HistoryStream;
 use crate::clock;
-use crate::dispatch::{Granted, StreamId, Token};
+use crate::dispatch::{Class, Granted, StreamId, Token};
 use crate::error::Error;
 use crate::partition::{Passivated, Shared, Until, Warm};
-use episode::{Leased, Pinning};
+use episode::{Leased, Oversize, Pinning};
 
 /// Where an answer goes; the caller may have given up meanwhile.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -113,10 +113,7 @@ pub(crate) enum Input {
         bytes: usize,
         reply: Reply<()>,
     },
-    /// The response could not be understood; its lease is over.
-    Refused {
-        token: Token,
-    },
+    /// A lease ended without an answer, or with one that could not be taken.
     LeaseLost {
         token: Token,
         avoid: Option<StreamId>,
@@ -130,8 +127,10 @@ pub(crate) enum Input {
     },
 
     // The partition.
-    /// After a restart: hand out again what was open.
-    Recover,
+    /// After a restart: decide what was not decided, hand out again what was open. `until`: the last commit before the restart.
+    Recover {
+        until: u64,
+    },
     Delivered {
         position: Position,
         message: Message,
@@ -140,13 +139,18 @@ pub(crate) enum Input {
         position: Position,
         message: Message,
     },
-    Pinned,
+    /// The batch with this number, which pinned an episode, is durable.
+    Pinned {
+        batch: u64,
+    },
     TimerDue(Timer),
     StartDue {
         at: mainspring_core::time::Timestamp,
         generation: u32,
     },
+    /// The back-off with this number is over.
     Retry {
+        number: u64,
         avoid: Option<StreamId>,
     },
     OversizeExpired {
@@ -193,6 +197,8 @@ pub(crate) struct ActivationActor {
     /// `None`: there is no such instance (yet, or any more).
     instance: Option<Orchestration>,
     mailbox: VecDeque<Waiting>,
+    /// The last message found in the store when it was loaded: what is delivered up to here is known already.
+    loaded: Position,
     /// Own messages decided and not yet durable.
     arriving: u32,
     /// Chunks of history decided and not yet durable, oldest first, each with the number of its batch.
@@ -203,20 +209,28 @@ pub(crate) struct ActivationActor {
     lease: Option<Leased>,
     /// The episode whose cut is on its way to disk before it may go out (S-4.17).
     pinning: Option<Pinning>,
-    /// In the dispatcher's queue.
-    is_queued: bool,
-    /// Waits out a back-off.
-    is_backing_off: bool,
+    /// What it waits as in the dispatcher's queue.
+    queued: Option<Class>,
+    /// Number of the back-off it waits out.
+    backing_off: Option<u64>,
+    /// Numbers back-offs and waits, so that an old one's end is not taken for a new one's.
+    waits: u64,
     /// Times in a row that workers gave the episode back (S-13.17).
     attempts: u32,
-    /// Its work item is too large for ordinary streams: number of this waiting, and since when (S-13.20).
-    oversize: Option<(u64, Instant)>,
+    /// Its work item is too large for ordinary streams (S-13.20).
+    oversize: Option<Oversize>,
+    /// The worker asked for the history with the item (S-3.32).
+    must_embed: bool,
     /// Whether the store's list of what is to be looked at after a restart holds it.
     is_marked_busy: bool,
     /// Callers of a recursive termination (S-9.8).
     terminations: Vec<Reply<()>>,
     /// Why it cannot be used: its stored state is damaged.
     damage: Option<Error>,
+    /// After a fault: what came until all that it had decided is durable and it can be loaded again.
+    held: Option<Vec<Numbered>>,
+    /// Faults so far; the next delivery waits the longer.
+    faults: u32,
 }
 
 impl ActivationActor {
@@ -226,18 +240,23 @@ impl ActivationActor {
             shared,
             instance: None,
             mailbox: VecDeque::new(),
+            loaded: Position::default(),
             arriving: 0,
             unsynced: VecDeque::new(),
             last_turn: None,
             lease: None,
             pinning: None,
-            is_queued: false,
-            is_backing_off: false,
+            queued: None,
+            backing_off: None,
+            waits: 0,
             attempts: 0,
             oversize: None,
+            must_embed: false,
             is_marked_busy: false,
             terminations: Vec::new(),
             damage: None,
+            held: None,
+            faults: 0,
         }
     }
 
@@ -276,16 +295,29 @@ impl ActivationActor {
         let waiting = query::mailbox(&*read, partition, &self.key, head, usize::MAX)?;
         drop(read);
         for (position, message) in waiting {
-            // What does not wait was decided when it was delivered, or, after a crash, is delivered again by `recover`.
-            if message.waits() && self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
-                self.mailbox.push_back(Waiting { position, message });
+            self.loaded = position;
+            // What does not wait is decided when it is delivered; after a crash, by `recover`.
+            if !message.waits() {
+                continue;
             }
+            if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
+                self.mailbox.push_back(Waiting { position, message });
+            } else {
+                self.shared
+                    .decide(|turns| turns.batch().remove_message(&self.key, position));
+            }
+        }
+        if self.has_work() {
+            self.queued = self.shared.services.dispatch.waits_as(&self.key);
         }
         Ok(())
     }
 
     fn decide(&mut self, input: Input) {
         if let Some(damage) = &self.damage {
+            if let Input::Granted(granted) = input {
+                return self.shared.services.dispatch.decline(granted);
+            }
             return input.fail(damage.clone());
         }
         match input {
@@ -329,7 +361,6 @@ impl ActivationActor {
                 bytes,
                 reply,
             } => self.completed(token, *result, bytes, reply),
-            Input::Refused { token } => self.lease_lost(token, None, true),
             Input::LeaseLost {
                 token,
                 avoid,
@@ -341,27 +372,28 @@ impl ActivationActor {
                 outcome,
                 reply,
             } => self.activity_done(fence, task_id, outcome, reply),
-            Input::Recover => self.recover(),
+            Input::Recover { until } => self.recover(until),
             Input::Delivered { position, message } => self.delivered(position, message),
             Input::Arrived { position, message } => self.arrived(position, message),
-            Input::Pinned => self.pinned(),
+            Input::Pinned { batch } => self.pinned(batch),
             Input::TimerDue(timer) => self.timer_due(timer),
             Input::StartDue { at, generation } => self.start_due(at, generation),
-            Input::Retry { avoid } => {
-                self.is_backing_off = false;
-                self.consider(avoid);
+            Input::Retry { number, avoid } => {
+                if self.backing_off == Some(number) {
+                    self.backing_off = None;
+                    self.consider(avoid);
+                }
             }
             Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
             Input::Passivate => {}
         }
     }
 
-    /// Whether leaving memory now would lose nothing.
+    /// Whether leaving memory now would lose nothing. One that waits in the dispatcher's queue may leave: it is woken by its turn there.
     fn is_idle(&self) -> bool {
         self.lease.is_none()
             && self.pinning.is_none()
-            && !self.is_queued
-            && !self.is_backing_off
+            && self.backing_off.is_none()
             && self.oversize.is_none()
             && self.arriving == 0
             && self.terminations.is_empty()
@@ -371,7 +403,6 @@ impl ActivationActor {
     }
 
     fn passivate(&mut self, number: u64) {
-        self.expire_lease();
         let leaves =
             self.is_idle()
                 .then(|| match (self.instance.take(), self.mailbox.is_empty()) {
@@ -411,29 +442,24 @@ impl Actor for ActivationActor {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        if let Err(error) = self.load() {
-            tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "an instance cannot be loaded");
-            self.damage = Some(error);
-        }
+        self.load_or_note_damage();
     }
 }
 
 impl Handler<Numbered> for ActivationActor {
     type Result = ();
 
-    fn handle(&mut self, Numbered { number, input }: Numbered, _: &mut Self::Context) {
-        if matches!(input, Input::Passivate) {
-            self.passivate(number);
-        } else {
-            self.decide(input);
+    fn handle(&mut self, numbered: Numbered, context: &mut Self::Context) {
+        match &mut self.held {
+            Some(held) => held.push(numbered),
+            None => self.take(numbered, context),
         }
-        self.shared.decided(number);
     }
 }
 
 impl Input {
     /// Answers whoever waits with an error.
-    fn fail(self, error: Error) {
+    pub(crate) fn fail(self, error: Error) {
         match self {
             Input::Create { reply, .. } => drop(reply.send(Err(error))),
             Input::View { reply, .. } => drop(reply.send(Err(error))),
@@ -452,12 +478,11 @@ impl Input {
             Input::History { reply, .. } => drop(reply.send(Err(error))),
             Input::Wait { .. }
             | Input::Granted(_)
-            | Input::Refused { .. }
             | Input::LeaseLost { .. }
-            | Input::Recover
+            | Input::Recover { .. }
             | Input::Delivered { .. }
             | Input::Arrived { .. }
-            | Input::Pinned
+            | Input::Pinned { .. }
             | Input::TimerDue(_)
             | Input::StartDue { .. }
             | Input::Retry { .. }

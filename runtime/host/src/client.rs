@@ -88,22 +88,29 @@ impl Host {
         until: Until,
         include_payloads: bool,
     ) -> Result<View, Error> {
-        let key = Self::key(hub, id)?;
-        if self.is_stopping() {
-            return Err(Error::stopping());
-        }
-        let (reply, answer) = oneshot::channel();
-        self.inner.services.placement().send(
-            key,
-            Input::Wait {
+        let mut key = Self::key(hub, id)?;
+        loop {
+            if self.is_stopping() {
+                return Err(Error::stopping());
+            }
+            let (reply, answer) = oneshot::channel();
+            let wait = Input::Wait {
                 until,
                 include_payloads,
                 reply,
-            },
-        );
-        tokio::select! {
-            answer = answer => answer.map_err(|_| Error::stopping()),
-            () = self.stopped() => Err(Error::stopping()),
+            };
+            self.inner.services.placement().send(key.clone(), wait);
+            tokio::select! {
+                answer = answer => if let Ok(view) = answer {
+                    return Ok(view);
+                },
+                () = self.stopped() => return Err(Error::stopping()),
+            }
+            // A hub that was begun anew: the wait goes on there.
+            match self.inner.hubs.successor(key.hub) {
+                Some(hub) => key.hub = hub,
+                None => return Err(self.dropped()),
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mainspring_core::id::FreshIds;
 use mainspring_core::time::Timestamp;
 
-/// Source of the current time.
-pub(crate) fn now() -> Timestamp {
+/// The time of this machine.
+pub fn now() -> Timestamp {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => Timestamp::new(since.as_secs() as i64, i64::from(since.subsec_nanos())),
         Err(before) => Timestamp::new(-(before.duration().as_secs() as i64), 0),
@@ -15,7 +15,7 @@ pub(crate) fn now() -> Timestamp {
 
 /// Unguessable 128-bit numbers from the operating system, drawn in blocks: one system call serves 256 of them.
 #[derive(Default)]
-pub(crate) struct RandomIds {
+pub struct RandomIds {
     block: Vec<u8>,
 }
 

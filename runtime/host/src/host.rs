@@ -1,11 +1,12 @@
 //! The running scheduler: starts and stops everything in order, and is the handle that requests go through.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, System};
-use mainspring_core::id::{InstanceKey, PartitionId};
+use mainspring_core::id::{HubId, InstanceKey, PartitionId};
 use mainspring_store::{Cache, Committer, Store, query};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
@@ -17,6 +18,7 @@ use crate::dispatch::Dispatch;
 use crate::error::{Error, ErrorKind};
 use crate::hubs::Hubs;
 use crate::partition::{Barrier, PartitionActor, Services};
+use crate::perform::Performer;
 use crate::placement::Placement;
 
 /// Instances looked at in one read during recovery.
@@ -35,7 +37,6 @@ pub(crate) struct Inner {
     pub(crate) services: Arc<Services>,
     pub(crate) hubs: Hubs,
     credits: Semaphore,
-    is_stopping: AtomicBool,
     /// Turns true when stopping; waits end with it.
     stop: watch::Sender<bool>,
     is_disk_full: AtomicBool,
@@ -54,8 +55,11 @@ impl Host {
         let epochs = (0..store.partitions())
             .map(|p| store.acquire(PartitionId(p)))
             .collect::<Result<Vec<_>, _>>()?;
-        let committer = Committer::start(Arc::clone(&store), Box::new(on_fatal));
-        let dispatch = Dispatch::new(runtime.clone(), config.lease_grace);
+        let fatal: Arc<dyn Fn(mainspring_store::Error) + Send + Sync> = Arc::new(on_fatal);
+        let on_fatal = Arc::clone(&fatal);
+        let committer =
+            Committer::start(Arc::clone(&store), Box::new(move |error| on_fatal(error)));
+        let dispatch = Dispatch::new(runtime.clone(), &config);
         let services = Arc::new(Services {
             cache: Cache::new(config.cache_bytes_max),
             completed: CompletionClock::new(Arc::clone(&store)),
@@ -64,13 +68,23 @@ impl Host {
             epochs,
             dispatch,
             placement: std::sync::OnceLock::new(),
+            performer: std::sync::OnceLock::new(),
             config,
             runtime: runtime.clone(),
+            started_at: Instant::now(),
+            is_stopping: AtomicBool::new(false),
+            fatal,
         });
         let hubs = Hubs::open(&services)?;
-        let (system, placement) = start_actors(&services)?;
+        // Whatever is in a mailbox up to here, nobody alive has been told of.
+        let until = services.store.synced();
+        let retired = query::retired_hubs(&*services.store.read())?;
+        let (system, placement) = start_actors(&services, retired.into_iter().collect())?;
         let placement = Arc::new(placement);
-        services.dispatch.connect(Arc::clone(&placement));
+        let instances = Arc::clone(&placement);
+        services
+            .dispatch
+            .connect(move |key, input| instances.send(key, input));
         assert!(
             services.placement.set(placement).is_ok(),
             "a host starts once"
@@ -79,37 +93,44 @@ impl Host {
             credits: Semaphore::new(services.config.requests_max),
             services,
             hubs,
-            is_stopping: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             is_disk_full: AtomicBool::new(false),
             system,
         });
         let host = Self { inner };
-        host.recover()?;
+        host.recover(until)?;
         host.keep_house(&runtime);
         Ok(host)
     }
 
     /// Stops in order: no new work, streams and waits end, what was accepted is on disk when it returns. The store may then be closed.
     pub async fn stop(&self) {
-        self.inner.is_stopping.store(true, Ordering::Release);
+        self.inner
+            .services
+            .is_stopping
+            .store(true, Ordering::Release);
         self.inner.stop.send_replace(true);
         self.inner.services.dispatch.stop();
-        if tokio::time::timeout(STOP_WAIT_MAX, self.settle())
-            .await
-            .is_err()
-        {
+        // Requests in hand are answered before what they decided is committed and their answers are lost (S-1.13).
+        let all = self.inner.services.config.requests_max as u32;
+        let settled = async {
+            let _in_hand = self.inner.credits.acquire_many(all).await;
+            self.settle().await;
+        };
+        if tokio::time::timeout(STOP_WAIT_MAX, settled).await.is_err() {
             tracing::warn!(
                 "stopping before everything decided was committed; nothing acknowledged is affected"
             );
         }
-        self.inner.services.committer.clone().stop();
+        let committer = self.inner.services.committer.clone();
+        // Joins the committer's thread, which may be waiting for the disk.
+        let _ = tokio::task::spawn_blocking(move || committer.stop()).await;
         self.inner.system.stop();
     }
 
     /// Whether [`Host::stop`] was called.
     pub fn is_stopping(&self) -> bool {
-        self.inner.is_stopping.load(Ordering::Acquire)
+        self.inner.services.is_stopping()
     }
 
     /// Ends when the scheduler stops.
@@ -142,11 +163,16 @@ impl Host {
         if self.is_stopping() {
             return Err(Error::stopping());
         }
-        self.inner
+        let credit = self
+            .inner
             .credits
             .acquire()
             .await
-            .map_err(|_| Error::stopping())
+            .map_err(|_| Error::stopping())?;
+        if self.is_stopping() {
+            return Err(Error::stopping());
+        }
+        Ok(credit)
     }
 
     /// The same for requests that bring new data: refused while the disk is nearly full, before a write can fail.
@@ -171,30 +197,27 @@ impl Host {
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.inner.services.placement().send(key, input(reply));
-        answer.await.unwrap_or_else(|_| Err(Error::stopping()))
+        answer.await.unwrap_or_else(|_| Err(self.dropped()))
+    }
+
+    /// What a caller is told whose request ended without an answer.
+    pub(crate) fn dropped(&self) -> Error {
+        if self.is_stopping() {
+            return Error::stopping();
+        }
+        Error::new(
+            ErrorKind::Unavailable,
+            "the request was dropped after a fault and was not applied; try again",
+        )
     }
 
     /// Looks at every instance that had something to do when the process ended.
-    fn recover(&self) -> Result<(), Error> {
+    fn recover(&self, until: u64) -> Result<(), Error> {
         let services = &self.inner.services;
         let placement = services.placement();
-        let mut count = 0_usize;
+        // Those of ended generations first: they are the older ones where two have the same name (S-5.10).
         for partition in (0..placement.count()).map(PartitionId) {
             let read = services.store.read();
-            for list in [query::busy, query::waiting] {
-                let mut last = None;
-                loop {
-                    let page = list(&*read, partition, last.as_ref(), RECOVERY_PAGE)?;
-                    let Some(end) = page.last().cloned() else {
-                        break;
-                    };
-                    count += page.len();
-                    for key in page {
-                        placement.send(key, Input::Recover);
-                    }
-                    last = Some(end);
-                }
-            }
             let mut last = None;
             loop {
                 let page = query::orphans(&*read, partition, last.as_ref(), RECOVERY_PAGE)?;
@@ -202,9 +225,30 @@ impl Host {
                     break;
                 };
                 for (key, task) in page {
-                    services.dispatch.schedule(key, task);
+                    services.dispatch.schedule(key, task, true);
                 }
                 last = Some(end);
+            }
+        }
+        let mut count = 0_usize;
+        for partition in (0..placement.count()).map(PartitionId) {
+            let read = services.store.read();
+            // Both lists, and each instance once.
+            let mut found = BTreeSet::new();
+            for list in [query::busy, query::waiting] {
+                let mut last = None;
+                loop {
+                    let page = list(&*read, partition, last.as_ref(), RECOVERY_PAGE)?;
+                    let Some(end) = page.last().cloned() else {
+                        break;
+                    };
+                    found.extend(page);
+                    last = Some(end);
+                }
+            }
+            count += found.len();
+            for key in found {
+                placement.send(key, Input::Recover { until });
             }
         }
         tracing::info!(instances = count, "recovered");
@@ -217,17 +261,16 @@ impl Host {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
-                let Some(inner) = inner
-                    .upgrade()
-                    .filter(|i| !i.is_stopping.load(Ordering::Acquire))
-                else {
+                let Some(inner) = inner.upgrade().filter(|i| !i.services.is_stopping()) else {
                     return;
                 };
                 let host = Host { inner };
                 host.look_at_disk();
-                if let Some(longest) = host.inner.services.config.activity_lease_max {
-                    host.inner.services.dispatch.expire_activities(longest);
-                }
+                let services = &host.inner.services;
+                let config = &services.config;
+                services
+                    .dispatch
+                    .expire_leases(config.orchestration_lease_max, config.activity_lease_max);
                 host.delete_retired_hubs().await;
                 host.purge_expired().await;
             }
@@ -251,7 +294,10 @@ impl Host {
 }
 
 /// Starts the actors' thread with one actor a partition. One arbiter: on two cores a second gave nothing.
-fn start_actors(services: &Arc<Services>) -> Result<(System, Placement), Error> {
+fn start_actors(
+    services: &Arc<Services>,
+    retired: HashSet<HubId>,
+) -> Result<(System, Placement), Error> {
     let (started, starting) = std::sync::mpsc::channel();
     let services = Arc::clone(services);
     std::thread::Builder::new()
@@ -259,11 +305,18 @@ fn start_actors(services: &Arc<Services>) -> Result<(System, Placement), Error> 
         .spawn(move || {
             let runner = System::new();
             let partitions = runner.block_on(async {
-                (0..services.store.partitions())
+                let actors: Vec<_> = (0..services.store.partitions())
                     .map(|number| {
-                        PartitionActor::new(PartitionId(number), Arc::clone(&services)).start()
+                        let services = Arc::clone(&services);
+                        PartitionActor::new(PartitionId(number), services, retired.clone())
                     })
-                    .collect()
+                    .collect();
+                let performer = Performer::new(actors.iter().map(PartitionActor::shared).collect());
+                assert!(
+                    services.performer.set(performer.start()).is_ok(),
+                    "a host starts once"
+                );
+                actors.into_iter().map(Actor::start).collect()
             });
             let _ = started.send((System::current(), Placement::new(partitions)));
             if let Err(error) = runner.run() {

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::error::{Error, ErrorKind};
 use crate::host::Host;
-use crate::partition::Services;
+use crate::partition::{Retire, Services};
 
 /// Longest hub name, in characters: as long as an instance id.
 const NAME_CHARS_MAX: usize = 100;
@@ -20,6 +20,8 @@ const DELETION_SLICE: usize = 2_000;
 
 pub(crate) struct Hubs {
     names: RwLock<HashMap<String, HubId>>,
+    /// What became of incarnations that ended while this process runs: waiting calls go on in the next (S-19).
+    successors: RwLock<HashMap<HubId, HubId>>,
     /// One change at a time; holds the highest incarnation drawn.
     changes: Mutex<u32>,
 }
@@ -42,6 +44,7 @@ impl Hubs {
         }
         Ok(Self {
             names: RwLock::new(names),
+            successors: RwLock::default(),
             changes: Mutex::new(last),
         })
     }
@@ -73,6 +76,15 @@ impl Hubs {
             .collect()
     }
 
+    /// The incarnation that took the place of an ended one.
+    pub(crate) fn successor(&self, hub: HubId) -> Option<HubId> {
+        self.successors
+            .read()
+            .expect("no panic while hubs are locked")
+            .get(&hub)
+            .copied()
+    }
+
     fn set(&self, name: &str, hub: Option<HubId>) {
         let mut names = self.names.write().expect("no panic while hubs are locked");
         match hub {
@@ -93,6 +105,15 @@ fn normalise(name: &str) -> Result<String, Error> {
         )));
     }
     Ok(name)
+}
+
+/// Runs to its end even if the caller gives up: what is on disk about hubs and what is in memory must not part.
+async fn unbroken<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|_| Err(Error::stopping()))
 }
 
 fn hub_batch(services: &Services, change: impl FnOnce(&mut Batch)) -> Batch {
@@ -152,20 +173,42 @@ impl Host {
     pub async fn delete_hub(&self, name: &str) -> Result<(), Error> {
         self.admin()?;
         let name = normalise(name)?;
+        let host = self.clone();
+        unbroken(async move { host.delete_now(&name).await }).await
+    }
+
+    async fn delete_now(&self, name: &str) -> Result<(), Error> {
         let _change = self.inner.hubs.changes.lock().await;
-        let Some(old) = self.inner.hubs.get(&name) else {
+        let Some(old) = self.inner.hubs.get(name) else {
             return Err(Error::not_found(format!(
                 "task hub '{name}' does not exist"
             )));
         };
         self.commit(|batch| {
-            batch.remove_hub(&name);
+            batch.remove_hub(name);
             batch.retire_hub(old);
         })
         .await?;
-        self.inner.hubs.set(&name, None);
-        self.inner.services.dispatch.replace_hub(old, None);
+        self.inner.hubs.set(name, None);
+        self.retire(old, None);
         Ok(())
+    }
+
+    /// Streams move on, and what is in memory of the old incarnation goes.
+    fn retire(&self, old: HubId, new: Option<HubId>) {
+        if let Some(new) = new {
+            self.inner
+                .hubs
+                .successors
+                .write()
+                .expect("no panic while hubs are locked")
+                .insert(old, new);
+        }
+        let services = &self.inner.services;
+        services.dispatch.replace_hub(old, new);
+        for partition in services.placement().partitions() {
+            partition.do_send(Retire { hub: old });
+        }
     }
 
     fn admin(&self) -> Result<(), Error> {
@@ -179,12 +222,20 @@ impl Host {
     }
 
     async fn create(&self, name: &str, recreate: bool) -> Result<HubId, Error> {
+        let host = self.clone();
+        let name = name.to_owned();
+        unbroken(async move { host.create_now(&name, recreate).await }).await
+    }
+
+    async fn create_now(&self, name: &str, recreate: bool) -> Result<HubId, Error> {
         let mut last = self.inner.hubs.changes.lock().await;
         let old = self.inner.hubs.get(name);
         if let (Some(hub), false) = (old, recreate) {
             return Ok(hub);
         }
-        let hub = HubId(*last + 1);
+        // Drawn whatever becomes of the commit: no number is given twice.
+        *last += 1;
+        let hub = HubId(*last);
         self.commit(|batch| {
             batch.put_hub(name, hub);
             if let Some(old) = old {
@@ -192,10 +243,9 @@ impl Host {
             }
         })
         .await?;
-        *last += 1;
         self.inner.hubs.set(name, Some(hub));
         if let Some(old) = old {
-            self.inner.services.dispatch.replace_hub(old, Some(hub));
+            self.retire(old, Some(hub));
         }
         Ok(hub)
     }

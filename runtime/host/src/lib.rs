@@ -7,7 +7,7 @@
 //!  work items ◄── dispatch ◄── perform ◄── durable ◄── committer (store) ── commit
 //! ```
 //!
-//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `activation`, `dispatch`, `timers`.
+//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `activation`, `dispatch`, `timers`.
 //! It never sees gRPC, and no request's shape: requests come as plain values (`api`), work items leave as encoded bytes.
 //!
 //! Start: hubs, partitions (each takes its epoch), recovery of what was busy, then work. Stop: streams and waits end, what was decided is
@@ -24,6 +24,7 @@ mod error;
 mod host;
 mod hubs;
 mod partition;
+mod perform;
 mod placement;
 mod purge;
 mod query;
@@ -35,6 +36,7 @@ pub use api::{
     Filter, Filters, HistoryGuard, HistoryStream, InstanceQuery, ListPage, ListQuery, Peer, Purge,
     Purged, QueryPage, StreamOptions, WorkKind,
 };
+pub use clock::{RandomIds, now};
 pub use config::HostConfig;
 pub use dispatch::WorkItems;
 pub use error::{Error, ErrorKind};

@@ -1,20 +1,25 @@
 //! A partition: the single writer of its slice of the key space. Starts activations on demand, groups their turns into commits,
-//! performs what each commit allows, and fires timers.
+//! and fires timers.
 //!
 //! Everything of one partition runs on one thread: the actor, its activations and what they share. Nothing here waits for the disk;
 //! the committer thread tells when a batch is durable.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message as ActorMessage, SpawnHandle};
-use mainspring_core::id::{InstanceKey, PartitionId, Position};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message as ActorMessage,
+    SpawnHandle, WrapFuture,
+};
+use mainspring_core::id::{HubId, InstanceKey, PartitionId};
 use mainspring_core::orchestration::{Orchestration, Status, View};
+use mainspring_core::time::Timestamp;
 use mainspring_store::query::{self, Due};
-use mainspring_store::{Cache, Committer, Epoch, Store};
+use mainspring_store::{BATCH_MESSAGES_MAX, Cache, Committer, Epoch, Store};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -23,7 +28,9 @@ use crate::clock::{self, RandomIds};
 use crate::completion::CompletionClock;
 use crate::config::HostConfig;
 use crate::dispatch::Dispatch;
-use crate::placement::{Placement, partition_of};
+use crate::error::{Error, ErrorKind};
+use crate::perform::{Committed, Performer};
+use crate::placement::Placement;
 use crate::timers::TimerWindow;
 use crate::turns::{After, Turns};
 
@@ -36,13 +43,33 @@ pub(crate) struct Services {
     pub(crate) cache: Cache,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) placement: OnceLock<Arc<Placement>>,
+    pub(crate) performer: OnceLock<Addr<Performer>>,
     pub(crate) completed: CompletionClock,
     pub(crate) config: HostConfig,
     /// The runtime of the network side, for what comes due later.
     pub(crate) runtime: Handle,
+    pub(crate) started_at: Instant,
+    pub(crate) is_stopping: AtomicBool,
+    /// Stops the process: what is in memory can no longer be trusted.
+    pub(crate) fatal: Arc<dyn Fn(mainspring_store::Error) + Send + Sync>,
 }
 
 impl Services {
+    fn performer(&self) -> &Addr<Performer> {
+        self.performer
+            .get()
+            .expect("the performer starts before the first input")
+    }
+
+    /// A fault that is not one instance's alone.
+    pub(crate) fn fail(&self, text: String) {
+        (self.fatal)(mainspring_store::Error::Panicked(text));
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
     pub(crate) fn placement(&self) -> &Placement {
         self.placement
             .get()
@@ -104,6 +131,24 @@ impl Shared {
         decided
     }
 
+    /// Before a turn: sees to it that the open batch can take all messages of one.
+    pub(crate) fn make_room(&self) {
+        if self.turns.borrow().messages() > BATCH_MESSAGES_MAX / 2 {
+            self.flush();
+        }
+    }
+
+    /// Submits the open batch.
+    fn flush(&self) {
+        let Some(batch) = self.turns.borrow_mut().flush() else {
+            return;
+        };
+        let performer = self.services.performer().clone();
+        let partition = self.partition;
+        let done = move |commit| performer.do_send(Committed { partition, commit });
+        self.services.committer.submit(batch, Box::new(done));
+    }
+
     /// Answers once everything decided so far is durable; at once when it is.
     pub(crate) fn answer(&self, reply: impl FnOnce() + 'static) {
         if self.turns.borrow().is_settled() {
@@ -149,8 +194,8 @@ struct Slot {
     is_leaving: bool,
 }
 
-/// Pause before the next page of due timers is read: the last page's firings reach the store meanwhile, and are not read again.
-const RELOAD_PAUSE: Duration = Duration::from_millis(5);
+/// Pause after timers could not be read.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// The actor that owns a partition.
 pub(crate) struct PartitionActor {
@@ -159,11 +204,19 @@ pub(crate) struct PartitionActor {
     timers: TimerWindow,
     next_input: u64,
     /// The timer that fires when the next due one does.
-    alarm: Option<(mainspring_core::time::Timestamp, SpawnHandle)>,
+    alarm: Option<(Timestamp, SpawnHandle)>,
+    /// A page of timers is about to be read.
+    is_reloading: bool,
+    /// Hub incarnations that are over: nothing of them is decided any more.
+    retired: HashSet<HubId>,
 }
 
 impl PartitionActor {
-    pub(crate) fn new(partition: PartitionId, services: Arc<Services>) -> Self {
+    pub(crate) fn new(
+        partition: PartitionId,
+        services: Arc<Services>,
+        retired: HashSet<HubId>,
+    ) -> Self {
         let epoch = services.epochs[usize::from(partition.0)];
         let shared = Shared {
             partition,
@@ -181,10 +234,23 @@ impl PartitionActor {
             timers: TimerWindow::default(),
             next_input: 0,
             alarm: None,
+            is_reloading: false,
+            retired,
         }
     }
 
+    /// What it shares with its activations and with the performer.
+    pub(crate) fn shared(&self) -> Rc<Shared> {
+        Rc::clone(&self.shared)
+    }
+
     fn route(&mut self, key: InstanceKey, input: Input) {
+        if self.retired.contains(&key.hub) {
+            return input.fail(Error::new(
+                ErrorKind::Unavailable,
+                "the task hub was deleted or begun anew; nothing was applied",
+            ));
+        }
         let number = self.next_input;
         self.next_input += 1;
         self.shared.undecided.borrow_mut().insert(number);
@@ -202,75 +268,54 @@ impl PartitionActor {
         slot.address.do_send(Numbered { number, input });
     }
 
-    fn perform(&mut self, after: After, commit: u64, context: &mut Context<Self>) {
-        match after {
-            After::Arm { key, due, what } => {
-                self.timers.arm(due, key, what);
-                self.set_alarm(context);
-            }
-            After::Deliver {
-                target,
-                index,
-                message,
-            } => {
-                let input = Input::Delivered {
-                    position: Position { commit, index },
-                    message,
-                };
-                // The own partition's messages go the same way as others': behind what already waits.
-                let services = &self.shared.services;
-                if partition_of(&target, services.placement().count()) == self.shared.partition {
-                    self.route(target, input);
-                } else {
-                    services.placement().send(target, input);
-                }
-            }
-            After::Schedule { key, task } => self.shared.services.dispatch.schedule(key, task),
-            After::Arrive {
-                key,
-                index,
-                message,
-            } => self.route(
-                key,
-                Input::Arrived {
-                    position: Position { commit, index },
-                    message,
-                },
-            ),
-            After::Pinned { key } => self.route(key, Input::Pinned),
-            After::Answer(answer) => answer(),
-        }
-    }
-
     fn fire_due(&mut self, context: &mut Context<Self>) {
-        let now = clock::now();
-        if self.timers.wants_more() {
-            let partition = self.shared.partition;
-            let from = query::TimerKey::first_at(partition, self.timers.horizon());
-            let page = query::timers(
-                &*self.shared.services.store.read(),
-                partition,
-                Some(&from),
-                TimerWindow::PAGE,
-            );
-            match page {
-                Ok(page) => self.timers.load(page),
-                Err(error) => {
-                    tracing::error!(%error, partition = self.shared.partition.0, "timers cannot be read")
-                }
-            }
-        }
-        for (at, key, what) in self.timers.due(now) {
+        for (at, key, what) in self.timers.due(clock::now()) {
             let input = match what {
                 Due::Timer(timer) => Input::TimerDue(timer),
                 Due::Start { generation } => Input::StartDue { at, generation },
             };
             self.route(key, input);
         }
-        if self.timers.wants_more() {
-            context.run_later(RELOAD_PAUSE, Self::fire_due);
+        if self.timers.wants_more() && !self.is_reloading {
+            self.is_reloading = true;
+            // What was fired has left the store by then, and is not read again.
+            let (reply, fired) = oneshot::channel();
+            self.barrier(reply);
+            let reload = async move { fired.await.is_ok() }.into_actor(self);
+            context.spawn(reload.map(|_, actor, context| actor.reload(context)));
         }
         self.set_alarm(context);
+    }
+
+    /// Reads the next page of timers.
+    fn reload(&mut self, context: &mut Context<Self>) {
+        let partition = self.shared.partition;
+        let from = query::TimerKey::first_at(partition, self.timers.horizon());
+        let page = query::timers(
+            &*self.shared.services.store.read(),
+            partition,
+            Some(&from),
+            TimerWindow::PAGE,
+        );
+        match page {
+            Ok(page) => {
+                self.timers.load(page);
+                self.is_reloading = false;
+                self.fire_due(context);
+            }
+            Err(error) => {
+                tracing::error!(%error, partition = partition.0, "timers cannot be read");
+                context.run_later(RELOAD_PAUSE, Self::reload);
+            }
+        }
+    }
+
+    fn barrier(&mut self, reply: oneshot::Sender<()>) {
+        self.shared
+            .barriers
+            .borrow_mut()
+            .push_back((self.next_input, reply));
+        self.shared.release_barriers();
     }
 
     fn set_alarm(&mut self, context: &mut Context<Self>) {
@@ -317,6 +362,16 @@ impl PartitionActor {
     }
 }
 
+impl Drop for PartitionActor {
+    /// An actor ends before its time only by a panic. Its instances would be unreachable, and reads would wait for ever.
+    fn drop(&mut self) {
+        let services = &self.shared.services;
+        if !services.is_stopping() {
+            services.fail(format!("partition {} ended", self.shared.partition.0));
+        }
+    }
+}
+
 impl Actor for PartitionActor {
     type Context = Context<Self>;
 
@@ -358,43 +413,28 @@ impl ActorMessage for Flush {
 impl Handler<Flush> for PartitionActor {
     type Result = ();
 
-    fn handle(&mut self, _: Flush, context: &mut Self::Context) {
-        let Some(batch) = self.shared.turns.borrow_mut().flush() else {
-            return;
-        };
-        let address = context.address();
-        self.shared.services.committer.submit(
-            batch,
-            Box::new(move |result| address.do_send(Committed { commit: result })),
-        );
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+        self.shared.flush();
     }
 }
 
-/// The oldest batch in flight is durable, or refused.
-struct Committed {
-    commit: Result<u64, mainspring_store::Error>,
+/// A timer or a scheduled start that is durable now.
+pub(crate) struct Arm {
+    pub(crate) key: InstanceKey,
+    pub(crate) due: Timestamp,
+    pub(crate) what: Due,
 }
 
-impl ActorMessage for Committed {
+impl ActorMessage for Arm {
     type Result = ();
 }
 
-impl Handler<Committed> for PartitionActor {
+impl Handler<Arm> for PartitionActor {
     type Result = ();
 
-    fn handle(&mut self, Committed { commit }: Committed, context: &mut Self::Context) {
-        let after = self.shared.turns.borrow_mut().committed();
-        match commit {
-            Ok(commit) => {
-                for after in after {
-                    self.perform(after, commit, context);
-                }
-            }
-            // Another owner has taken over: nothing of this is performed, and callers see their answers dropped as unavailable.
-            Err(error) => {
-                tracing::error!(%error, partition = self.shared.partition.0, "a commit was refused")
-            }
-        }
+    fn handle(&mut self, Arm { key, due, what }: Arm, context: &mut Self::Context) {
+        self.timers.arm(due, key, what);
+        self.set_alarm(context);
     }
 }
 
@@ -411,11 +451,30 @@ impl Handler<Barrier> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, Barrier { reply }: Barrier, _: &mut Self::Context) {
+        self.barrier(reply);
+    }
+}
+
+/// A hub incarnation is over.
+pub(crate) struct Retire {
+    pub(crate) hub: HubId,
+}
+
+impl ActorMessage for Retire {
+    type Result = ();
+}
+
+impl Handler<Retire> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, Retire { hub }: Retire, _: &mut Self::Context) {
+        self.retired.insert(hub);
+        // What was routed to them is still decided; then their actors end.
+        self.activations.retain(|key, _| key.hub != hub);
         self.shared
-            .barriers
+            .waiters
             .borrow_mut()
-            .push_back((self.next_input, reply));
-        self.shared.release_barriers();
+            .retain(|key, _| key.hub != hub);
     }
 }
 

@@ -62,5 +62,5 @@ mod tests {
         assert_eq!(placed, PLACED_BY_VERSION_1);
     }
 
-    const PLACED_BY_VERSION_1: [u16; 4] = [0, 0, 0, 0];
+    const PLACED_BY_VERSION_1: [u16; 4] = [1, 2, 3, 0];
 }

@@ -1,7 +1,9 @@
 //! Purging: one id, a batch, or whatever a filter matches; with descendants if asked (S-11.18 to S-11.25).
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use mainspring_core::id::{ExecutionId, HubId, InstanceId, InstanceKey};
 use mainspring_core::orchestration::Status;
 use mainspring_core::time::Timestamp;
@@ -17,8 +19,8 @@ use crate::{clock, query};
 /// Instances looked at between two looks at the clock.
 const SLICE: usize = 100;
 
-/// Expired instances purged a second at most, so that retention never crowds out work.
-const EXPIRED_SLICE: usize = 200;
+/// Time that purging expired instances may take of each second, so that retention never crowds out work.
+const EXPIRED_TIME: Duration = Duration::from_millis(250);
 
 impl Host {
     /// Deletes finished instances with everything that belongs to them.
@@ -129,6 +131,7 @@ impl Host {
         };
         let hub = root.hub;
         let mut found = vec![root.instance.clone()];
+        let mut known: HashSet<InstanceId> = found.iter().cloned().collect();
         let mut open = vec![(root.instance, family)];
         while let Some((id, family)) = open.pop() {
             if !family.is_terminal {
@@ -144,7 +147,8 @@ impl Host {
                 let Some(grandchildren) = self.family(&key).await? else {
                     continue;
                 };
-                if !is_child_of(&grandchildren, &id, &family.execution_id) || found.contains(&child)
+                if !is_child_of(&grandchildren, &id, &family.execution_id)
+                    || !known.insert(child.clone())
                 {
                     continue;
                 }
@@ -191,6 +195,9 @@ impl Host {
                 )?
             };
             for (_, id, _) in page.keys {
+                if self.is_stopping() {
+                    return Err(Error::stopping());
+                }
                 if timeout.is_some_and(|t| since.elapsed() >= t) {
                     return Ok(Purged {
                         count,
@@ -211,40 +218,42 @@ impl Host {
         }
     }
 
-    /// Purges what is older than the retention allows, a slice at a time (S-11.25).
+    /// Purges what is older than the retention allows, for a share of each second (S-11.25).
     pub(crate) async fn purge_expired(&self) {
         let Some(retention) = self.inner.services.config.retention else {
             return;
         };
-        let now = clock::now();
+        let since = Instant::now();
+        let oldest_kept = clock::now().seconds() - retention.as_secs() as i64;
         for hub in self.inner.hubs.ids() {
-            let expired = {
-                let read = self.inner.services.store.read();
-                stored::list_completed(
-                    &*read,
-                    hub,
-                    &[],
-                    None,
-                    Some(Timestamp::new(
-                        now.seconds() - retention.as_secs() as i64,
-                        0,
-                    )),
-                    None,
-                    EXPIRED_SLICE,
-                )
-            };
-            match expired {
-                Ok(page) => {
-                    for (_, id, _) in page.keys {
-                        if let Err(error) = self.purge_match(hub, id.as_str(), false).await {
-                            tracing::warn!(%error, hub = hub.0, instance = %id, "an expired instance could not be purged");
-                        }
+            let mut after = None;
+            while since.elapsed() < EXPIRED_TIME && !self.is_stopping() {
+                let listed = {
+                    let read = self.inner.services.store.read();
+                    let to = Some(Timestamp::new(oldest_kept, 0));
+                    stored::list_completed(&*read, hub, &[], None, to, after.as_ref(), SLICE)
+                };
+                let page = match listed {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::error!(%error, hub = hub.0, "expired instances cannot be listed");
+                        break;
                     }
-                }
-                Err(error) => {
-                    tracing::error!(%error, hub = hub.0, "expired instances cannot be listed")
+                };
+                // All at once: they share a commit.
+                let ids = page.keys.iter().map(|(_, id, _)| id.as_str());
+                join_all(ids.map(|id| self.purge_expired_one(hub, id))).await;
+                match page.next {
+                    Some(next) if page.more => after = Some(next),
+                    _ => break,
                 }
             }
+        }
+    }
+
+    async fn purge_expired_one(&self, hub: HubId, id: &str) {
+        if let Err(error) = self.purge_match(hub, id, false).await {
+            tracing::warn!(%error, hub = hub.0, instance = id, "an expired instance could not be purged");
         }
     }
 }

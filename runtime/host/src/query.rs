@@ -161,12 +161,14 @@ impl Host {
             });
         };
         // What completes from now on may reach the disk out of order; up to here it is all there once settled.
-        let bound = self.inner.services.completed.last(hub);
-        self.settle().await;
-        let to = match (query.completed_to, bound) {
-            (Some(to), Some(bound)) => Some(to.min(bound)),
-            (to, bound) => to.or(bound),
+        let Some(bound) = self.inner.services.completed.last(hub) else {
+            return Ok(ListPage {
+                ids: Vec::new(),
+                key: None,
+            });
         };
+        self.settle().await;
+        let to = Some(query.completed_to.map_or(bound, |to| to.min(bound)));
         let limit = page_size(query.page_size);
         let host = self.clone();
         let from = query.completed_from;

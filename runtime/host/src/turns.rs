@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use mainspring_core::effect::ActivityTask;
-use mainspring_core::id::InstanceKey;
+use mainspring_core::id::{ExecutionId, InstanceKey};
 use mainspring_core::message::Message;
 use mainspring_core::time::Timestamp;
 use mainspring_store::{Batch, Epoch};
@@ -29,6 +29,11 @@ pub(crate) enum After {
         key: InstanceKey,
         task: ActivityTask,
     },
+    /// Drop a generation's activities that no worker holds, those of earlier commits included (S-5.7).
+    DropActivities {
+        key: InstanceKey,
+        execution_id: ExecutionId,
+    },
     /// Tell the instance itself of a message that is now in its mailbox.
     Arrive {
         key: InstanceKey,
@@ -36,7 +41,7 @@ pub(crate) enum After {
         message: Message,
     },
     /// The pinned cut of an episode is durable (S-4.17).
-    Pinned { key: InstanceKey },
+    Pinned { key: InstanceKey, batch: u64 },
     /// Answer somebody.
     Answer(Box<dyn FnOnce()>),
 }
@@ -47,7 +52,7 @@ impl After {
         match self {
             After::Arm { .. } => 0,
             After::Deliver { message, .. } if !message.waits() => 1,
-            After::Schedule { .. } => 2,
+            After::Schedule { .. } | After::DropActivities { .. } => 2,
             After::Deliver { .. } | After::Arrive { .. } | After::Pinned { .. } => 3,
             After::Answer(_) => 4,
         }
@@ -65,6 +70,8 @@ pub(crate) struct Turns {
     sequence: u64,
     /// All batches below this number are durable.
     durable: u64,
+    /// Counts what was put into batches.
+    writes: u64,
 }
 
 impl Turns {
@@ -77,11 +84,18 @@ impl Turns {
             in_flight: VecDeque::new(),
             sequence: 0,
             durable: 0,
+            writes: 0,
         }
     }
 
     pub(crate) fn batch(&mut self) -> &mut Batch {
+        self.writes += 1;
         &mut self.open
+    }
+
+    /// Messages in the open batch.
+    pub(crate) fn messages(&self) -> usize {
+        self.open.messages()
     }
 
     /// Number of the batch that takes the turns decided now.
@@ -103,7 +117,13 @@ impl Turns {
         self.open.is_empty() && self.after.is_empty()
     }
 
+    /// How often something was put into a batch, or to be performed with one, so far.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes
+    }
+
     pub(crate) fn then(&mut self, after: After) {
+        self.writes += 1;
         self.after.push(after);
     }
 

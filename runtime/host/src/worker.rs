@@ -10,8 +10,13 @@ use prost::Message as _;
 use crate::activation::{Input, Outcome};
 use crate::api::{Peer, StreamOptions, WorkKind};
 use crate::dispatch::WorkItems;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::host::Host;
+
+/// Whether clients answer this error by sending the same completion again (S-4.7).
+fn is_repeated(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal)
+}
 
 impl Host {
     /// Opens a stream of work items. It starts with a health ping and never ends without an error (S-13.2, S-1.14).
@@ -22,6 +27,9 @@ impl Host {
             agent = options.peer.user_agent,
             "worker connected"
         );
+        if self.is_stopping() {
+            return Err(Error::stopping());
+        }
         let services = &self.inner.services;
         services
             .dispatch
@@ -32,7 +40,7 @@ impl Host {
     pub async fn complete_orchestration(
         &self,
         hub: HubId,
-        peer: &Peer,
+        _peer: &Peer,
         response: OrchestratorResponse,
     ) -> Result<(), Error> {
         let _credit = self.credit().await?;
@@ -61,13 +69,8 @@ impl Host {
             .await
         };
         let answer = completed.await;
-        if answer.is_err() {
-            // The error ends the lease, here and at the instance (S-13.28).
-            self.inner
-                .services
-                .placement()
-                .send(key, Input::Refused { token });
-            dispatch.refuse(hub, WorkKind::Orchestration, peer, token);
+        if let Err(error) = &answer {
+            dispatch.refuse(token, is_repeated(error));
         }
         answer
     }
@@ -87,12 +90,9 @@ impl Host {
             failure_details,
             completion_token,
         } = response;
-        let Some(address) = self.inner.services.dispatch.take_activity(
-            hub,
-            &instance_id,
-            task_id,
-            &completion_token,
-        ) else {
+        let dispatch = &self.inner.services.dispatch;
+        let Some(answered) = dispatch.take_activity(hub, &instance_id, task_id, &completion_token)
+        else {
             return Ok(());
         };
         let limit = self.inner.services.config.limits.payload_bytes_max;
@@ -107,13 +107,19 @@ impl Host {
             }
             (None, result) => Outcome::Completed(result),
         };
-        self.ask(address.key, |reply| Input::ActivityDone {
-            fence: address.fence,
-            task_id: address.task_id,
-            outcome,
-            reply,
-        })
-        .await
+        let (fence, task_id) = (answered.fence().clone(), answered.task_id());
+        let answer = self
+            .ask(answered.key().clone(), |reply| Input::ActivityDone {
+                fence,
+                task_id,
+                outcome,
+                reply,
+            })
+            .await;
+        if let Err(error) = &answer {
+            dispatch.restore(answered, is_repeated(error));
+        }
+        answer
     }
 
     /// Takes a work item back; it is delivered again after a growing back-off (S-13.17). Unknown tokens are fine.

@@ -20,7 +20,6 @@
 
 mod config;
 mod error;
-mod fresh;
 mod grpc;
 mod http;
 mod life;

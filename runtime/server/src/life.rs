@@ -57,8 +57,16 @@ impl Life {
         self.phase.send_replace(Phase::Draining);
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        *self.phase.borrow() == Phase::Serving
+    /// Ends when the server drains.
+    pub(crate) async fn drained(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as `self`.
+        drop(phase.wait_for(|phase| *phase == Phase::Draining).await);
+    }
+
+    /// Where the server stands, now and later; holds on to nothing else.
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     /// The scheduler, if the store is open.
@@ -122,6 +130,6 @@ mod tests {
         life.drain();
         let status = held.await.unwrap();
         assert_eq!(status.code(), Code::Unavailable);
-        assert!(!life.is_ready());
+        assert_eq!(*life.phase().borrow(), Phase::Draining);
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainspring_host::Host;
@@ -18,13 +19,21 @@ use tonic::transport::Identity;
 use crate::config::Config;
 use crate::error::Error;
 use crate::grpc::bearer::Token;
-use crate::grpc::{self, listener};
+use crate::grpc::{self, Readiness, listener};
 use crate::http::health;
 use crate::life::Life;
 
 /// Longest that connections are waited for once everything accepted is on disk. Together with what the host takes to stop,
 /// and with closing the store, it stays within the 10 s that supervisors give.
 const DRAIN_WAIT_MAX: Duration = Duration::from_millis(8_500);
+
+/// How often a thread that met a fatal error looks whether the server drains.
+const FATAL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long, and how often, it is looked whether the last holder of the store has let go: threads and tasks end a moment after
+/// they are told. A connection that had to be cut may hold it longer; then its folder stays locked until the process ends.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(1);
+const RELEASE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A server whose ports are bound and whose store is being opened.
 ///
@@ -45,6 +54,8 @@ pub struct Server {
     opening: oneshot::Receiver<Result<Opened, Error>>,
     /// What the committer met when it could go no further.
     fatal: mpsc::Receiver<mainspring_store::Error>,
+    /// Set when the host, and with it the committer's thread, is told to end.
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// The store, and the scheduler that works on it.
@@ -69,7 +80,8 @@ impl Server {
         let grpc = bind(config.grpc_addr, "gRPC").await?;
         let health = bind(config.health_addr, "health checks").await?;
         let (met, fatal) = mpsc::channel(1);
-        let opening = open(&config, met)?;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let opening = open(&config, met, Arc::clone(&is_stopping))?;
         Ok(Self {
             config,
             token,
@@ -79,6 +91,7 @@ impl Server {
             life: Arc::new(Life::new()),
             opening,
             fatal,
+            is_stopping,
         })
     }
 
@@ -107,73 +120,142 @@ impl Server {
             grpc,
             health,
             life,
-            mut opening,
-            mut fatal,
+            opening,
+            fatal,
+            is_stopping,
         } = self;
-        let mut shutdown = pin!(shutdown);
         let (gate, readiness) = grpc::services(&config, token, &life).await;
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving =
-            transport.serve_with_incoming_shutdown(gate, listener::incoming(grpc.0), async {
+        let served = transport.serve_with_incoming_shutdown(
+            gate,
+            listener::incoming(grpc.0, Arc::clone(&life)),
+            async {
                 drop(stopped.await);
-            });
-        let mut transport = AbortOnDrop(tokio::spawn(serving));
-        let _probes = AbortOnDrop(tokio::spawn(health::serve(health.0, Arc::clone(&life))));
-        let _refusal = DrainOnDrop(Arc::clone(&life));
+            },
+        );
+        tracing::info!(grpc = %grpc.1, health = %health.1, data_dir = %config.data_dir.display(), "listening");
+        let mut serving = Serving {
+            transport: AbortOnDrop(tokio::spawn(served)),
+            stop,
+            _probes: AbortOnDrop(tokio::spawn(health::serve(health.0, life.phase()))),
+            readiness,
+            opening,
+            fatal,
+            is_stopping,
+            life: DrainOnDrop(life),
+        };
+        let opened = serving.until(shutdown).await?;
+        let deadline = Instant::now() + DRAIN_WAIT_MAX;
+        let Some(store) = serving.drain(opened, deadline).await? else {
+            return Ok(());
+        };
+        close(store, deadline).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
 
+/// What runs while a server serves.
+struct Serving {
+    transport: AbortOnDrop<Result<(), tonic::transport::Error>>,
+    /// Dropped to tell the transport to finish.
+    stop: oneshot::Sender<()>,
+    _probes: AbortOnDrop<()>,
+    readiness: Readiness,
+    opening: oneshot::Receiver<Result<Opened, Error>>,
+    fatal: mpsc::Receiver<mainspring_store::Error>,
+    is_stopping: Arc<AtomicBool>,
+    life: DrainOnDrop,
+}
+
+impl Serving {
+    /// Serves until `shutdown` ends. `None`: the store is still opening.
+    async fn until(&mut self, shutdown: impl Future<Output = ()>) -> Result<Option<Opened>, Error> {
+        let mut shutdown = pin!(shutdown);
         let mut opened = None;
         loop {
             tokio::select! {
-                () = &mut shutdown => break,
-                result = &mut opening, if opened.is_none() => {
-                    let ready = opened_or(result)?;
-                    life.opened(ready.host.clone());
-                    readiness.set(true).await;
-                    tracing::info!(grpc = %grpc.1, health = %health.1, data_dir = %config.data_dir.display(), "serving");
+                biased;
+                Some(error) = self.fatal.recv() => return Err(Error::Store(error)),
+                result = &mut self.opening, if opened.is_none() => {
+                    let ready = answered(result)?;
+                    self.life.0.opened(ready.host.clone());
+                    self.readiness.set(true).await;
+                    tracing::info!("ready");
                     opened = Some(ready);
                 }
-                Some(error) = fatal.recv() => return Err(Error::Store(error)),
-                result = &mut transport.0 => return flatten_transport(result),
+                // Before it is told to, it ends only by failing.
+                result = &mut self.transport.0 => return Err(match flatten(result.map(Ok))? {
+                    Ok(()) => Error::Transport("the transport ended by itself".to_owned()),
+                    Err(error) => Error::Transport(grpc::with_causes(&error)),
+                }),
+                () = &mut shutdown => return Ok(opened),
             }
         }
+    }
 
+    /// Ends everything in order and hands back the store. `None`: it was not open by `deadline`.
+    async fn drain(
+        mut self,
+        opened: Option<Opened>,
+        deadline: Instant,
+    ) -> Result<Option<Arc<FjallStore>>, Error> {
         tracing::info!("draining: streams and waits end, what was accepted goes to disk");
-        let deadline = Instant::now() + DRAIN_WAIT_MAX;
-        life.drain();
-        readiness.set(false).await;
+        self.life.0.drain();
+        self.readiness.set(false).await;
         // A store that is still opening can only be closed once it is open.
         let opened = match opened {
             Some(opened) => opened,
-            None => match timeout_at(deadline, opening).await {
-                Ok(result) => opened_or(result)?,
+            None => match timeout_at(deadline, self.opening).await {
+                Ok(result) => answered(result)?,
                 Err(_) => {
                     tracing::warn!(
                         "stopped while the store was still opening; the next start opens it anew"
                     );
-                    return Ok(());
+                    return Ok(None);
                 }
             },
         };
+        self.is_stopping.store(true, Ordering::Release);
         tokio::select! {
+            biased;
+            Some(error) = self.fatal.recv() => return Err(Error::Store(error)),
             () = opened.host.stop() => {}
-            Some(error) = fatal.recv() => return Err(Error::Store(error)),
         }
-        readiness.end().await;
-        drop(stop);
-        if timeout_at(deadline, &mut transport.0).await.is_err() {
+        // What the committer met at the very last, while it was waited for.
+        if let Ok(error) = self.fatal.try_recv() {
+            return Err(Error::Store(error));
+        }
+        self.readiness.end().await;
+        drop(self.stop);
+        if timeout_at(deadline, &mut self.transport.0).await.is_err() {
             tracing::warn!("some connections did not close in time and are cut");
         }
-        let store = opened.store;
-        flatten(tokio::task::spawn_blocking(move || store.close().map_err(Error::Store)).await)?;
-        tracing::info!("stopped");
-        Ok(())
+        Ok(Some(opened.store))
     }
+}
+
+/// Closes the store, and waits for those who still hold it, so that its folder can be opened again when this returns.
+async fn close(store: Arc<FjallStore>, deadline: Instant) -> Result<(), Error> {
+    let store = blocking(move || store.close().map(|()| store)).await??;
+    let deadline = deadline.min(Instant::now() + RELEASE_WAIT_MAX);
+    while Arc::strong_count(&store) > 1 && Instant::now() < deadline {
+        tokio::time::sleep(RELEASE_INTERVAL).await;
+    }
+    blocking(move || drop(store)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    flatten(tokio::task::spawn_blocking(move || Ok(work())).await)
 }
 
 /// Opens the store on a thread of its own, which holds up neither the runtime nor the end of the process.
 fn open(
     config: &Config,
     met: mpsc::Sender<mainspring_store::Error>,
+    is_stopping: Arc<AtomicBool>,
 ) -> Result<oneshot::Receiver<Result<Opened, Error>>, Error> {
     let (done, opening) = oneshot::channel();
     let (config, runtime) = (config.clone(), Handle::current());
@@ -182,22 +264,27 @@ fn open(
         .spawn(move || {
             let _runtime = runtime.enter();
             // Nobody waits any more when the server was stopped meanwhile.
-            drop(done.send(open_now(&config, met)));
+            drop(done.send(open_now(&config, met, is_stopping)));
         })
         .map_err(|error| Error::Transport(format!("no thread can be started: {error}")))?;
     Ok(opening)
 }
 
 /// Opens the store and starts the scheduler on it.
-fn open_now(config: &Config, met: mpsc::Sender<mainspring_store::Error>) -> Result<Opened, Error> {
+fn open_now(
+    config: &Config,
+    met: mpsc::Sender<mainspring_store::Error>,
+    is_stopping: Arc<AtomicBool>,
+) -> Result<Opened, Error> {
     let store = Arc::new(FjallStore::open(&config.data_dir, config.store())?);
     let on_fatal = move |error: mainspring_store::Error| {
         tracing::error!(%error, "the store can no longer be trusted: the server stops");
         // The process is about to end; if nobody listens, it is ending already.
         let _ = met.try_send(error);
-        // Never goes on: whoever waits for a commit must not hear of it, not even that it failed (S-1.13).
-        loop {
-            std::thread::park();
+        // Whoever waits for a commit must not hear of it, not even that it failed (S-1.13): so this thread, which would
+        // tell them, never goes on. While the server drains it is waited for, and goes on for that alone.
+        while !is_stopping.load(Ordering::Acquire) {
+            std::thread::park_timeout(FATAL_INTERVAL);
         }
     };
     let host = Host::start(
@@ -240,7 +327,7 @@ fn identity(config: &Config) -> Result<Option<Identity>, Error> {
     }
 }
 
-fn opened_or(
+fn answered(
     result: Result<Result<Opened, Error>, oneshot::error::RecvError>,
 ) -> Result<Opened, Error> {
     result.expect("the thread that opens the store answers, unless it panicked")
@@ -252,14 +339,6 @@ fn flatten<T>(result: Result<Result<T, Error>, tokio::task::JoinError>) -> Resul
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(error) => Err(Error::Transport(error.to_string())),
     })
-}
-
-fn flatten_transport(
-    result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
-) -> Result<(), Error> {
-    flatten(
-        result.map(|served| served.map_err(|error| Error::Transport(grpc::with_causes(&error)))),
-    )
 }
 
 /// Ends a task that has no end of its own.

@@ -6,6 +6,7 @@
 //! waits with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem::ManuallyDrop;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -87,7 +88,9 @@ impl Committer {
 }
 
 fn run(store: &dyn Store, waiting: &Receiver<Submission>) -> Result<(), Error> {
-    let mut told = Vec::new();
+    // After a failure nobody is told anything, neither yes nor no: what was written may be found after a restart, or not.
+    // Dropping a callback would tell its caller that nothing was applied (S-1.13), so they are kept until the process ends.
+    let mut told = ManuallyDrop::new(Vec::new());
     let mut rested = true;
     loop {
         let first = if rested {
@@ -113,7 +116,10 @@ fn run(store: &dyn Store, waiting: &Receiver<Submission>) -> Result<(), Error> {
             match store.write(&batch) {
                 Ok(commit) => told.push((done, Ok(commit))),
                 Err(fenced @ Error::Fenced { .. }) => told.push((done, Err(fenced))),
-                Err(fatal) => return Err(fatal),
+                Err(fatal) => {
+                    std::mem::forget(done);
+                    return Err(fatal);
+                }
             }
             next = (told.len() < GROUP_MAX)
                 .then(|| waiting.try_recv().ok())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sdk import ALL_KINDS, Sdk
+from sdk import ALL_KINDS, KINDS, Sdk
 from server import Server
 
-HUBS = ["default", "managed", "idle", "second", "versions", "filters", "purge", "lists", "lost"]
+HUBS = ["default", "idle", "second", "versions", "filters", "purge", "lists", "lost"]
 """`idle` never has a worker, `second` has one where a test starts it; the rest have one topic each."""
 
 
@@ -41,14 +41,19 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             server.kill9()
 
 
-@pytest.fixture(scope="module", params=ALL_KINDS, ids="-".join)
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def sdk(request: pytest.FixtureRequest, server: Server) -> Iterator[Sdk]:
-    """Each package with each of its clients; plain `durabletask` names no hub.
+    """The plain package with its sync client, then the managed one with its async client.
 
-    A worker for the module's `program`, if it has one, runs beside it.
+    A worker for the module's `program`, if it has one, runs beside it. Plain `durabletask` names no hub.
     """
-    package, style = request.param
-    yield from _sdk_with_worker(request, server, package, style)
+    yield from _sdk_with_worker(request, server, *request.param)
+
+
+@pytest.fixture(scope="module", params=ALL_KINDS, ids="-".join)
+def every_sdk(request: pytest.FixtureRequest, server: Server) -> Iterator[Sdk]:
+    """Each package with each of its clients."""
+    yield from _sdk_with_worker(request, server, *request.param)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def managed(request: pytest.FixtureRequest, server: Server) -> Iterator[Sdk]:
 def _sdk_with_worker(
     request: pytest.FixtureRequest, server: Server, package: str, style: str
 ) -> Iterator[Sdk]:
-    sdk = Sdk(package, style, server.address, None if package == "durabletask" else "managed")
+    sdk = Sdk(package, style, server.address, None if package == "durabletask" else "default")
     program = getattr(request.module, "program", None)
     try:
         if program is None:

@@ -41,11 +41,27 @@ def two_at_the_barrier(context: task.OrchestrationContext, _):
     return (yield task.when_all([context.call_activity(meet_at_barrier) for _ in range(2)]))
 
 
-def test_async_code_runs_a_whole_life_of_an_orchestration(sdk: Sdk):
+def test_a_whole_life_of_an_orchestration_with_every_client(every_sdk: Sdk):
+    """Section 19: start, wait, suspend, resume, event, state, history, restart, terminate, purge."""
+    instance = every_sdk.start(wait_for_release)
+    every_sdk.until_running(instance)
+    every_sdk.client.suspend_orchestration(instance)
+    assert every_sdk.status(instance) == Status.SUSPENDED
+    every_sdk.client.resume_orchestration(instance)
+    every_sdk.client.raise_orchestration_event(instance, "release", data=[1, 2])
+    assert every_sdk.output(instance) == [1, 2]
+    assert every_sdk.kinds(instance)[-1] == "ExecutionCompleted"
+    assert every_sdk.client.restart_orchestration(instance) == instance
+    every_sdk.client.terminate_orchestration(instance, output="enough")
+    assert every_sdk.finish(instance).runtime_status == Status.TERMINATED
+    assert every_sdk.client.purge_orchestration(instance).deleted_instance_count == 1
+
+
+def test_async_code_runs_a_whole_life_of_an_orchestration(every_sdk: Sdk):
     """Section 19: start, wait, suspend, resume, event, state, history, purge."""
 
     async def life() -> None:
-        client = sdk.async_client()
+        client = every_sdk.async_client()
         instance = await client.schedule_new_orchestration(wait_for_release, instance_id=unique())
         state = await client.wait_for_orchestration_start(instance, timeout=DEADLINE)
         assert state.runtime_status == Status.RUNNING
@@ -63,11 +79,11 @@ def test_async_code_runs_a_whole_life_of_an_orchestration(sdk: Sdk):
     asyncio.run(life())
 
 
-def test_a_hundred_orchestrations_are_awaited_at_once_on_one_async_client(sdk: Sdk):
+def test_a_hundred_orchestrations_are_awaited_at_once_on_one_async_client(every_sdk: Sdk):
     """S-1.17, S-11.7."""
 
     async def gather() -> list[int]:
-        client = sdk.async_client()
+        client = every_sdk.async_client()
 
         async def one(number: int) -> int:
             instance = await client.schedule_new_orchestration(add_three, input=number, instance_id=unique())
@@ -82,11 +98,11 @@ def test_a_hundred_orchestrations_are_awaited_at_once_on_one_async_client(sdk: S
     assert asyncio.run(gather()) == [number + 3 for number in range(100)]
 
 
-def test_eight_clients_with_twenty_five_orchestrations_each_do_not_mix_them_up(sdk: Sdk):
+def test_eight_clients_with_twenty_five_orchestrations_each_do_not_mix_them_up(every_sdk: Sdk):
     """S-0.1, S-0.3."""
 
     def one_client(client_number: int) -> list[int]:
-        client = sdk.new_client()
+        client = every_sdk.new_client()
         starts = [1_000 * client_number + n for n in range(25)]
         ids = [
             client.schedule_new_orchestration(add_three, input=n, instance_id=unique()) for n in starts

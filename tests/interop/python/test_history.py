@@ -139,10 +139,10 @@ def test_a_history_can_be_asked_for_by_its_execution(sdk: Sdk):
     """S-3.27."""
     instance = sdk.run_and_keep(return_input, 1)
     execution = sdk.events(instance, "ExecutionStarted")[0].orchestration_instance.execution_id
-    history = sdk.client.get_orchestration_history(instance, execution_id=execution)
+    history = sdk.history(instance, execution_id=execution)
     assert history == sdk.history(instance)
     with refused(grpc.StatusCode.NOT_FOUND):
-        sdk.client.get_orchestration_history(instance, execution_id="0" * 32)
+        sdk.history(instance, execution_id="0" * 32)
 
 
 def test_a_history_of_several_megabytes_arrives_whole(managed: Sdk):

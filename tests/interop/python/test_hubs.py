@@ -41,7 +41,7 @@ def test_an_unknown_hub_is_not_found_by_any_call(sdk: Sdk):
             lambda: client.restart_orchestration("a"),
             lambda: client.purge_orchestration("a"),
             lambda: client.purge_orchestrations_by(runtime_status=[Status.FAILED]),
-            lambda: client.get_orchestration_history("a"),
+            lambda: nowhere.history("a"),
         ]
         for call in calls:
             with refused(grpc.StatusCode.NOT_FOUND, "nowhere"):

@@ -153,13 +153,13 @@ def test_an_orchestrator_response_over_the_limit_fails_the_orchestration(sdk: Sd
 
 def test_the_limit_is_a_setting(new_server):
     """S-14.2."""
-    server = new_server("--payload-bytes-max", "1000")
+    server = new_server("--payload-bytes-max", "2000")
     sdk = Sdk("durabletask", "sync", server.address)
     try:
         with sdk.worker(program):
-            assert sdk.run(return_input, "x" * 998) == "x" * 998
-            with refused(grpc.StatusCode.INVALID_ARGUMENT, "1000", "1001"):
-                sdk.start(return_input, "x" * 999)
+            assert sdk.run(return_input, "x" * 1_998) == "x" * 1_998
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "2000", "2001"):
+                sdk.start(return_input, "x" * 1_999)
     finally:
         sdk.close()
 

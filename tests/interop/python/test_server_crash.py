@@ -71,6 +71,17 @@ def collect_events(context: task.OrchestrationContext, count):
     return values
 
 
+@program.orchestrator
+def wait_for_child(context: task.OrchestrationContext, child):
+    return (yield context.call_sub_orchestrator(collect_events, input=1, instance_id=child))
+
+
+@program.orchestrator
+def send_number(context: task.OrchestrationContext, target):
+    context.send_event(target, "number", data="from the other")
+    yield context.create_timer(timedelta())
+
+
 @pytest.fixture
 def server(new_server: Callable[..., Server]) -> Server:
     """A server of the test's own, in place of the shared one."""
@@ -193,6 +204,23 @@ def test_timers_that_came_due_while_the_server_was_away_fire_after_it_is_back(
             created, fired = managed.events(each, "TimerCreated"), managed.events(each, "TimerFired")
             assert [event.fire_at for event in fired] == [event.fire_at for event in created]
             assert all(event.timestamp >= event.fire_at for event in fired)
+
+
+def test_instances_at_rest_over_a_restart_are_woken_by_other_instances(managed: Sdk, server: Server):
+    """S-3.5, S-7.4, S-8.2: a parent by its child's end, a receiver by an event that another sends."""
+    with managed.worker(program):
+        child = unique("child")
+        parent = managed.start(wait_for_child, child)
+        receiver = managed.start(collect_events, 1)
+        managed.until_running(child)
+        managed.until_running(receiver)
+        server.kill9()
+        server.restart()
+        once_reachable(lambda: managed.client.raise_orchestration_event(child, "number", data="go"))
+        assert managed.output(child) == ["go"]
+        managed.run(send_number, receiver)
+        assert managed.output(parent, timeout=10) == ["go"]
+        assert managed.output(receiver, timeout=10) == ["from the other"]
 
 
 def test_starts_repeated_after_an_outage_lead_to_one_orchestration_each(managed: Sdk, server: Server):

@@ -3,6 +3,7 @@
 Arguments: address, hub. It prints `holding <kind> <key>` for each item it holds.
 """
 
+import os
 import sys
 import threading
 
@@ -12,7 +13,8 @@ from durabletask.worker import ConcurrencyOptions
 
 
 def hold(kind: str, key: str) -> None:
-    print(f"holding {kind} {key}", flush=True)
+    # One write for the whole line: several threads print at once.
+    os.write(sys.stdout.fileno(), f"holding {kind} {key}\n".encode())
     threading.Event().wait()
 
 
@@ -28,6 +30,10 @@ def held_orchestrator(context: task.OrchestrationContext, _):
     hold("orchestrator", context.instance_id)
 
 
+def return_at_once(_, value):
+    return value
+
+
 def main(address: str, hub: str) -> None:
     worker = DurableTaskSchedulerWorker(
         host_address=address,
@@ -39,8 +45,8 @@ def main(address: str, hub: str) -> None:
     worker.add_activity(held_activity)
     worker.add_orchestrator(fan_out_to_held_activities)
     worker.add_orchestrator(held_orchestrator)
+    worker.add_orchestrator(return_at_once)
     worker.start()
-    print("started", flush=True)
     threading.Event().wait()
 
 

@@ -165,7 +165,7 @@ struct Leases {
 
     /// Whether purging an active instance by its id is an error, or purges nothing
     #[arg(long, env = "MAINSPRING_PURGE_ACTIVE_IS_ERROR", value_name = "BOOL", default_value = "true",
-        value_parser = BoolishValueParser::new())]
+        action = clap::ArgAction::Set, value_parser = BoolishValueParser::new())]
     purge_active_is_error: bool,
 
     /// Refuse new work while the disk has less than this left

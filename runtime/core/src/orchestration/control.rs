@@ -144,7 +144,7 @@ impl Orchestration {
                 recurse,
             },
         );
-        let id = self.record.event_id_max + 1;
+        let id = self.next_event_id();
         self.finish(transition, id, Status::Terminated, output, None, now);
     }
 }

@@ -14,7 +14,8 @@ use super::episode::RAISED_STEP;
 use super::{Episode, OpenWork, Orchestration, Start, Status, Suspension, Transition};
 
 impl Orchestration {
-    /// Fails the instance without a worker's word. The events of `episode`, if given, are committed first.
+    /// Fails the instance without a worker's word. The events of `episode`, if given, are committed first. One that is finished, or being
+    /// terminated, stays as it is.
     pub fn fail(
         &mut self,
         episode: Option<&Episode>,
@@ -22,6 +23,9 @@ impl Orchestration {
         now: Timestamp,
         _ids: &mut dyn FreshIds,
     ) -> Transition {
+        if self.record.status.is_terminal() || self.record.terminating.is_some() {
+            return Transition::default();
+        }
         let mut transition = match episode {
             Some(episode) => self.commit_events(episode, None),
             None => Transition::default(),
@@ -35,7 +39,7 @@ impl Orchestration {
         if episode.is_none() {
             transition.effects.push(Effect::FenceEpisode);
         }
-        let id = self.record.event_id_max + 1;
+        let id = self.next_event_id();
         self.finish(
             &mut transition,
             id,
@@ -46,6 +50,11 @@ impl Orchestration {
         );
         self.touch(now);
         transition
+    }
+
+    /// Id of the last event where no action gives one (S-9.7).
+    pub(super) fn next_event_id(&self) -> i32 {
+        self.record.event_id_max.saturating_add(1)
     }
 
     /// A generation that never ran gets its first two events, so that its history can be read (S-3.14).
@@ -91,6 +100,7 @@ impl Orchestration {
         record.suspension = None;
         record.pinned = None;
         record.wants_episode = false;
+        record.overtaken.clear();
         self.answer_terminations(transition);
     }
 
@@ -165,10 +175,9 @@ impl Orchestration {
             transition.effects.push(Effect::DisarmTimer(timer));
         }
         transition.history.clear();
-        let carried = distinct(
-            to_self.into_iter().chain(sorted(carried, now)),
-            self.record.raised_at,
-        );
+        // What the former generation carried and has not seen yet comes before the inbox.
+        let left = self.start.carried[self.record.carried_taken as usize..].to_vec();
+        let carried = distinct([to_self, sorted(carried, now), left], self.record.raised_at);
         let latest = carried.iter().map(|c| c.at).max();
         self.begin_generation(transition, ids);
         let record = &mut self.record;
@@ -211,6 +220,7 @@ impl Orchestration {
         record.wants_episode = false;
         record.pinned = None;
         record.terminating = None;
+        record.overtaken.clear();
     }
 }
 
@@ -229,18 +239,23 @@ fn sorted(carried: Vec<CarryOver>, now: Timestamp) -> Vec<CarriedEvent> {
     events
 }
 
-/// Makes all times different by the least steps, never by re-ordering (S-3.11, S-3.19).
-fn distinct(
-    events: impl Iterator<Item = CarriedEvent>,
-    last: Option<Timestamp>,
-) -> Vec<CarriedEvent> {
+/// Makes all times different by the least steps, and rising within each run, so that sorting by time again keeps its order
+/// (S-3.11, S-3.19).
+fn distinct(runs: [Vec<CarriedEvent>; 3], last: Option<Timestamp>) -> Vec<CarriedEvent> {
     let mut taken: BTreeSet<Timestamp> = last.into_iter().collect();
-    events
-        .map(|mut event| {
+    let mut events = Vec::with_capacity(runs.iter().map(Vec::len).sum());
+    for run in runs {
+        let mut before: Option<Timestamp> = None;
+        for mut event in run {
+            if let Some(before) = before.filter(|before| event.at <= *before) {
+                event.at = before.plus(RAISED_STEP);
+            }
             while !taken.insert(event.at) {
                 event.at = event.at.plus(RAISED_STEP);
             }
-            event
-        })
-        .collect()
+            before = Some(event.at);
+            events.push(event);
+        }
+    }
+    events
 }

@@ -23,7 +23,7 @@ const HEAD_ROOM: usize = 4 << 10;
 pub struct Limits {
     /// UTF-8 bytes of one payload (S-14.2). Default 1 MiB.
     pub payload_bytes_max: usize,
-    /// New events of one episode (S-3.2). Default 1,000.
+    /// Carried events and messages of one episode (S-3.2). Default 1,000.
     pub batch_events_max: usize,
     /// Encoded bytes of one work item (S-1.11). Default 4,000,000: what gRPC channels receive, with head-room.
     pub work_item_bytes_max: usize,
@@ -82,15 +82,16 @@ impl Orchestration {
             return None;
         }
         let begins = !record.is_started;
+        // A rewound instance first replays on its own (S-9.13).
+        let is_replay = record.wants_episode && self.carried_left() == 0;
         let mut cut = Cut::new(self, limits);
         if begins {
             cut.push(wire::encode(&self.execution_started()));
         }
-        if !record.wants_episode {
-            cut.take_carried(self);
+        if !is_replay && cut.take_carried(self) {
             cut.take_messages(mailbox);
         }
-        if !begins && !record.wants_episode && cut.carried + cut.answers.len() == 0 {
+        if !begins && !is_replay && cut.carried + cut.answers.len() == 0 {
             return None;
         }
         let clock = match &record.pinned {
@@ -112,6 +113,11 @@ impl Orchestration {
             answers: cut.answers,
             times: cut.times,
         })
+    }
+
+    /// Carried events that no episode has shown yet.
+    pub(super) fn carried_left(&self) -> usize {
+        self.start.carried.len() - self.record.carried_taken as usize
     }
 
     /// Fixes clock and cut of an episode, so that it is handed out identically again.
@@ -150,13 +156,12 @@ struct Cut<'a> {
 impl<'a> Cut<'a> {
     fn new(instance: &'a Orchestration, limits: &'a Limits) -> Self {
         let history = usize::try_from(instance.record.history_bytes).unwrap_or(usize::MAX);
+        let room = limits.work_item_bytes_max.saturating_sub(HEAD_ROOM);
         Self {
             limits,
             pin: instance.record.pinned.as_ref(),
-            bytes_left: limits
-                .work_item_bytes_max
-                .saturating_sub(history)
-                .saturating_sub(HEAD_ROOM),
+            // A history that fits no work item goes to workers that stream it, and takes no room (S-13.20).
+            bytes_left: room.checked_sub(history).unwrap_or(room),
             events: Vec::new(),
             carried: 0,
             answers: Vec::new(),
@@ -173,13 +178,12 @@ impl<'a> Cut<'a> {
 
     /// Whether one more event fits. The first of a cut always does: it would never become smaller.
     fn has_room(&self, event: &EncodedEvent) -> bool {
-        let is_first = self.carried + self.answers.len() == 0;
-        is_first
-            || (self.events.len() < self.limits.batch_events_max
-                && event.len() + 8 <= self.bytes_left)
+        let count = self.carried + self.answers.len();
+        count == 0 || (count < self.limits.batch_events_max && event.len() + 8 <= self.bytes_left)
     }
 
-    fn take_carried(&mut self, instance: &Orchestration) {
+    /// Whether all were taken: the mailbox comes behind them (S-3.18).
+    fn take_carried(&mut self, instance: &Orchestration) -> bool {
         let taken = instance.record.carried_taken as usize;
         for event in instance.start.carried.iter().skip(taken) {
             let kind = EventKind::EventRaised {
@@ -196,11 +200,12 @@ impl<'a> Cut<'a> {
                 None => self.has_room(&encoded),
             };
             if !fits {
-                return;
+                return false;
             }
             self.push(encoded);
             self.carried += 1;
         }
+        true
     }
 
     fn take_messages<'m>(&mut self, mailbox: impl Iterator<Item = &'m Message>) {

@@ -1,6 +1,6 @@
 //! What a generation's history says is still open: activities, timers, children. Never stored; folded from history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::effect::Timer;
 use crate::history::{EventKind, HistoryEvent};
@@ -14,6 +14,24 @@ enum Task {
     Activity,
     Timer { fire_at: Timestamp },
     Child,
+}
+
+/// Kinds of tasks: their ids are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TaskKind {
+    Activity,
+    Timer,
+    Child,
+}
+
+impl Task {
+    fn kind(&self) -> TaskKind {
+        match self {
+            Self::Activity => TaskKind::Activity,
+            Self::Timer { .. } => TaskKind::Timer,
+            Self::Child => TaskKind::Child,
+        }
+    }
 }
 
 /// One scheduling without its outcome in history.
@@ -30,6 +48,8 @@ struct Open {
 pub struct OpenWork {
     next: u32,
     open: BTreeMap<u32, Open>,
+    /// The same by what outcomes in history name them by; ids may repeat (S-4.13).
+    by_task: BTreeSet<(TaskKind, i32, u32)>,
     /// Finished ones too: a recursive termination passes through them (S-9.8).
     children: BTreeMap<u32, InstanceId>,
 }
@@ -45,8 +65,9 @@ impl OpenWork {
         )
     }
 
-    /// Takes the next event of the history into account.
-    pub(super) fn fold(&mut self, event: &HistoryEvent) {
+    /// Takes the next event of the history into account. `overtaken`: what an outcome in history is not about
+    /// ([`Record::overtaken`](super::Record::overtaken)).
+    pub(super) fn fold(&mut self, event: &HistoryEvent, overtaken: &BTreeSet<u32>) {
         match &event.kind {
             EventKind::TaskScheduled(_) => self.schedule(event.id, Task::Activity),
             EventKind::TimerCreated { fire_at } => {
@@ -58,13 +79,13 @@ impl OpenWork {
                 self.schedule(event.id, Task::Child);
             }
             EventKind::TaskCompleted { task_id, .. } | EventKind::TaskFailed { task_id, .. } => {
-                self.answer(*task_id, |task| *task == Task::Activity);
+                self.answer(TaskKind::Activity, *task_id, overtaken);
             }
             EventKind::TimerFired { timer_id, .. } => {
-                self.answer(*timer_id, |task| matches!(task, Task::Timer { .. }))
+                self.answer(TaskKind::Timer, *timer_id, overtaken);
             }
             EventKind::ChildCompleted { task_id, .. } | EventKind::ChildFailed { task_id, .. } => {
-                self.answer(*task_id, |task| *task == Task::Child);
+                self.answer(TaskKind::Child, *task_id, overtaken);
             }
             EventKind::OrchestratorStarted
             | EventKind::ExecutionStarted(_)
@@ -80,6 +101,7 @@ impl OpenWork {
     }
 
     fn schedule(&mut self, task_id: i32, task: Task) {
+        self.by_task.insert((task.kind(), task_id, self.next));
         self.open.insert(
             self.next,
             Open {
@@ -91,16 +113,23 @@ impl OpenWork {
         self.next += 1;
     }
 
-    /// An outcome in history names a task id only: of several open ones with that id it answers the oldest.
-    fn answer(&mut self, task_id: i32, is_kind: impl Fn(&Task) -> bool) {
+    /// An outcome in history names a task id only: of several open ones with that id it answers the oldest that was not overtaken.
+    fn answer(&mut self, kind: TaskKind, task_id: i32, overtaken: &BTreeSet<u32>) {
         let oldest = self
-            .open
-            .iter()
-            .find(|(_, o)| o.task_id == task_id && is_kind(&o.task))
-            .map(|(n, _)| *n);
+            .by_task
+            .range((kind, task_id, 0)..=(kind, task_id, u32::MAX))
+            .map(|(.., scheduling)| *scheduling)
+            .find(|scheduling| !overtaken.contains(scheduling));
         if let Some(scheduling) = oldest {
-            self.open.remove(&scheduling);
+            self.remove(scheduling);
         }
+    }
+
+    fn remove(&mut self, scheduling: u32) -> Option<(TaskKind, i32, u32)> {
+        let open = self.open.remove(&scheduling)?;
+        let task = (open.task.kind(), open.task_id, scheduling);
+        self.by_task.remove(&task);
+        Some(task)
     }
 
     /// Notes that an outcome waits in the mailbox. False: there is nothing open under this number, or it has its outcome.
@@ -114,14 +143,21 @@ impl OpenWork {
         }
     }
 
-    /// An outcome has moved from the mailbox into history.
-    pub(super) fn take(&mut self, scheduling: u32) {
-        self.open.remove(&scheduling);
+    /// An outcome has moved from the mailbox into history. Gives those it overtook: older ones with the same task id, still open.
+    pub(super) fn take(&mut self, scheduling: u32) -> Vec<u32> {
+        let Some((kind, task_id, _)) = self.remove(scheduling) else {
+            return Vec::new();
+        };
+        self.by_task
+            .range((kind, task_id, 0)..(kind, task_id, scheduling))
+            .map(|(.., older)| *older)
+            .collect()
     }
 
     /// The generation is over: nothing is open any more.
     pub(super) fn close(&mut self) {
         self.open.clear();
+        self.by_task.clear();
     }
 
     pub(super) fn schedulings(&self) -> u32 {
@@ -165,8 +201,9 @@ impl OpenWork {
             .collect()
     }
 
-    pub(super) fn children(&self) -> Vec<InstanceId> {
-        self.children.values().cloned().collect()
+    /// The children as they were named; ids may be illegal and may repeat.
+    pub(super) fn children(&self) -> impl Iterator<Item = &InstanceId> {
+        self.children.values()
     }
 
     fn unanswered(&self) -> impl Iterator<Item = (u32, &Open)> {

@@ -1,5 +1,6 @@
 //! Creating instances, and what becomes of one that has the id already (S-10.*, S-7.6).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::Error;
@@ -102,7 +103,7 @@ fn decide(old: &Orchestration, origin: &Origin) -> Result<Decision, Error> {
     let status = old.record.status;
     let taken = || {
         Err(Error::AlreadyExists(format!(
-            "an orchestration instance already exists with id '{}' (orchestration instance already exists)",
+            "an orchestration instance already exists with id '{}'; it is {status:?}",
             old.id
         )))
     };
@@ -222,6 +223,7 @@ fn started(
         terminating: None,
         pinned: None,
         mailbox_head: old_record.map_or_else(Default::default, |o| o.mailbox_head),
+        overtaken: BTreeSet::new(),
     };
     let start = Start {
         input,

@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::effect::Effect;
-use crate::history::{EventKind, ExecutionRewound, HistoryEvent};
-use crate::id::{ExecutionId, FreshIds, InstanceId};
-use crate::message::{Fence, Message, Parent};
+use crate::history::{EXECUTION_STARTED_ID, EventKind, ExecutionRewound, HistoryEvent, INBOUND_ID};
+use crate::id::{ExecutionId, FreshIds};
+use crate::message::{CarriedEvent, Fence, Message, Parent};
 use crate::time::Timestamp;
 use crate::wire;
 
 use super::state::parent_instance;
-use super::{Episode, Orchestration, Start, Status, Transition};
+use super::{Episode, Orchestration, Start, Status, Suspension, Transition};
 
 impl Orchestration {
     /// Rewinds a failed instance. `history`: all chunks of the current generation.
@@ -57,39 +57,49 @@ impl Orchestration {
             events.extend(wire::decode_chunk(chunk)?);
         }
         let mut transition = Transition::default();
+        let former = self.record.execution_id.clone();
         self.begin_generation(&mut transition, ids);
+        let parent_execution_id = parent
+            .as_ref()
+            .map(|p| p.fence.execution_id.as_str().to_owned());
         if parent.is_some() {
             self.record.parent = parent;
         }
+        let mut events = without_failures(events);
+        events.push(self.rewound(reason, parent_execution_id, now));
+        self.take_over(&mut transition, events, Vec::new());
+        self.run_on(&mut transition, &former, now);
+        Ok(transition)
+    }
+
+    /// The marker of a rewind (S-9.13, step 4).
+    fn rewound(
+        &self,
+        reason: Option<String>,
+        parent_execution_id: Option<String>,
+        at: Timestamp,
+    ) -> HistoryEvent {
         let rewound = ExecutionRewound {
             reason,
-            parent_execution_id: self
-                .record
-                .parent
-                .as_ref()
-                .map(|p| p.fence.execution_id.as_str().to_owned()),
+            parent_execution_id,
             instance: Some(self.id.as_str().to_owned()),
             trace: self.start.trace.clone(),
             ..ExecutionRewound::default()
         };
-        let marker = EventKind::ExecutionRewound(Box::new(rewound));
-        let mut events = without_failures(events);
-        events.push(HistoryEvent {
-            id: crate::history::INBOUND_ID,
-            at: now,
-            kind: marker,
-        });
-        self.take_over(&mut transition, events);
-        self.run_on(&mut transition, now);
-        Ok(transition)
+        HistoryEvent {
+            id: INBOUND_ID,
+            at,
+            kind: EventKind::ExecutionRewound(Box::new(rewound)),
+        }
     }
 
     /// Accepts a history that a worker has rewritten (S-9.15).
     pub(super) fn adopt_history(
         &mut self,
-        events: Vec<HistoryEvent>,
+        mut events: Vec<HistoryEvent>,
         episode: &Episode,
         now: Timestamp,
+        ids: &mut dyn FreshIds,
     ) -> Result<Transition, Error> {
         let started: Vec<ExecutionId> = events
             .iter()
@@ -114,6 +124,7 @@ impl Orchestration {
                 self.id
             )));
         }
+        let former = self.record.execution_id.clone();
         let committed = self.commit_events(episode, None);
         let mut transition = Transition {
             messages_taken: committed.messages_taken,
@@ -122,33 +133,53 @@ impl Orchestration {
         for timer in self.open_timers() {
             transition.effects.push(Effect::DisarmTimer(timer));
         }
-        let mut drawn = Adopted(execution_id.clone());
-        self.begin_generation(&mut transition, &mut drawn);
-        self.record.execution_id = execution_id.clone();
-        self.take_over(&mut transition, events);
-        self.run_on(&mut transition, now);
+        transition.effects.push(Effect::DropActivities {
+            execution_id: former.clone(),
+        });
+        let left = self.start.carried[self.record.carried_taken as usize..].to_vec();
+        self.begin_generation(&mut transition, ids);
+        // The worker's id is taken if it tells this generation from the former one (S-0.3).
+        if !execution_id.as_str().is_empty() && *execution_id != former {
+            self.record.execution_id = execution_id.clone();
+        }
+        if !matches!(events.last(), Some(e) if matches!(e.kind, EventKind::ExecutionRewound(_))) {
+            events.push(self.rewound(None, None, now));
+        }
+        let suspension = self.record.suspension.take();
+        self.take_over(&mut transition, events, left);
+        self.run_on(&mut transition, &former, now);
+        if suspension.is_some() {
+            self.record.status = Status::Suspended;
+            self.record.suspension = Some(Suspension::Unmarked);
+        }
         Ok(transition)
     }
 
-    /// Makes the events the history of the new generation.
-    fn take_over(&mut self, transition: &mut Transition, events: Vec<HistoryEvent>) {
+    /// Makes the events the history of the new generation; `left` is still to be carried into it.
+    fn take_over(
+        &mut self,
+        transition: &mut Transition,
+        events: Vec<HistoryEvent>,
+        left: Vec<CarriedEvent>,
+    ) {
         for mut event in events {
             if let EventKind::ExecutionStarted(started) = &mut event.kind {
+                event.id = EXECUTION_STARTED_ID;
                 started.execution_id = self.record.execution_id.clone();
                 started.parent = self.record.parent.as_ref().map(parent_instance);
             }
             self.record_event(transition, event.id, event.at, event.kind);
         }
         self.record.is_started = true;
-        // What was carried over stands in the history now.
+        self.record.inherited_custom_status = self.record.custom_status.clone();
         self.start = Arc::new(Start {
-            carried: Vec::new(),
+            carried: left,
             ..Start::clone(&self.start)
         });
     }
 
     /// Active again; nothing waits for ever: what has no outcome is asked for anew (S-9.13, step 6).
-    fn run_on(&mut self, transition: &mut Transition, now: Timestamp) {
+    fn run_on(&mut self, transition: &mut Transition, former: &ExecutionId, now: Timestamp) {
         let record = &mut self.record;
         record.status = Status::Running;
         record.output = None;
@@ -161,7 +192,7 @@ impl Orchestration {
         let chunk = wire::frame_past(&transition.history);
         let schedulings = self.open.activities();
         let tasks = self
-            .activity_tasks(&[chunk.clone()], &schedulings)
+            .activity_tasks(std::slice::from_ref(&chunk), &schedulings)
             .unwrap_or_default();
         for task in tasks {
             transition.effects.push(Effect::RunActivity {
@@ -172,10 +203,17 @@ impl Orchestration {
         for timer in self.open_timers() {
             transition.effects.push(Effect::ArmTimer(timer));
         }
-        self.ask_children(transition, &chunk);
+        self.ask_children(transition, &chunk, former, now);
     }
 
-    fn ask_children(&self, transition: &mut Transition, chunk: &Bytes) {
+    /// Asks the children without an outcome, each with the link it should have had so far and the one it gets.
+    fn ask_children(
+        &self,
+        transition: &mut Transition,
+        chunk: &Bytes,
+        former: &ExecutionId,
+        now: Timestamp,
+    ) {
         let open = self.open.open_children();
         let created = wire::decode_chunk(chunk).unwrap_or_default();
         let reason = created.iter().rev().find_map(|e| match &e.kind {
@@ -189,16 +227,31 @@ impl Orchestration {
                 }
                 _ => None,
             });
-            // An id that was illegal then is illegal now; it had its failure, and has none any more: it is told again.
-            let (Some(created), Ok(instance)) = (found, InstanceId::parse(target.as_str())) else {
+            let Some(created) = found else {
                 continue;
             };
-            let fence = Fence {
-                execution_id: self.record.execution_id.clone(),
+            let fence = |execution_id: &ExecutionId| Fence {
+                execution_id: execution_id.clone(),
                 scheduling,
             };
-            let again = self.child(instance.clone(), task_id, fence, created);
-            let Some(parent) = again.parent.clone() else {
+            let instance = match self.child_target(&created) {
+                Ok(instance) => instance,
+                // What could not be created then cannot be now: its failure, which is gone from history, comes again.
+                Err(failure) => {
+                    transition.own_messages.push(Message::ChildFailed {
+                        fence: fence(&self.record.execution_id),
+                        task_id,
+                        failure,
+                        at: now,
+                    });
+                    continue;
+                }
+            };
+            let again = self.child(instance.clone(), task_id, fence(former), created);
+            let Some(parent) = again.parent.clone().map(|p| Parent {
+                fence: fence(&self.record.execution_id),
+                ..p
+            }) else {
                 continue;
             };
             let message = Message::RewindChild {
@@ -248,13 +301,4 @@ fn without_failures(events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
 fn take_oldest(scheduled: &mut Vec<(i32, usize)>, task_id: i32) -> Option<usize> {
     let at = scheduled.iter().position(|(id, _)| *id == task_id)?;
     Some(scheduled.remove(at).1)
-}
-
-/// Stands in for fresh ids where the id is given.
-struct Adopted(ExecutionId);
-
-impl FreshIds for Adopted {
-    fn next(&mut self) -> u128 {
-        u128::from_str_radix(self.0.as_str(), 16).unwrap_or_default()
-    }
 }

@@ -146,7 +146,7 @@ pub struct Record {
     pub is_started: bool,
     /// How many of [`Start::carried`] are in history.
     pub carried_taken: u32,
-    /// A rewind asks for an episode (S-9.13).
+    /// An episode is due although the mailbox may be empty: after a rewind (S-9.13), or since carried events are left (S-3.2).
     pub wants_episode: bool,
     /// Set exactly while suspended.
     pub suspension: Option<Suspension>,
@@ -156,6 +156,9 @@ pub struct Record {
     pub pinned: Option<Pin>,
     /// All messages up to here have left the mailbox. Kept by the host.
     pub mailbox_head: Position,
+    /// Open schedulings of whose task id a younger scheduling has its outcome in history: there an outcome names the task id alone (S-4.13).
+    #[serde(default)]
+    pub overtaken: BTreeSet<u32>,
 }
 
 /// What a generation started with; written once.
@@ -270,7 +273,7 @@ impl Orchestration {
         let mut open = OpenWork::default();
         for chunk in history {
             for event in wire::decode_chunk(chunk)? {
-                open.fold(&event);
+                open.fold(&event, &record.overtaken);
             }
         }
         if record.status.is_terminal() {
@@ -343,9 +346,13 @@ impl Orchestration {
             .timers(self.record.generation, &self.record.execution_id)
     }
 
-    /// Children of the current generation, finished ones too.
+    /// Children of the current generation, finished ones too, each once. Illegal ids are none, nor is the own one (S-4.18).
     pub fn children(&self) -> Vec<InstanceId> {
-        self.open.children()
+        let children: BTreeSet<InstanceId> = self.open.children().cloned().collect();
+        children
+            .into_iter()
+            .filter(|child| *child != self.id && InstanceId::parse(child.as_str()).is_ok())
+            .collect()
     }
 
     /// What a client sees.
@@ -449,7 +456,7 @@ impl Orchestration {
         kind: EventKind,
     ) {
         let event = HistoryEvent { id, at, kind };
-        self.open.fold(&event);
+        self.open.fold(&event, &self.record.overtaken);
         self.record.event_id_max = self.record.event_id_max.max(id);
         self.record.history_events += 1;
         self.record.schedulings = self.open.schedulings();

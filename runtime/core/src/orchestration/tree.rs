@@ -164,11 +164,17 @@ fn rewind_child(
             Created::Ignored => Ok(Transition::default()),
         };
     };
+    // `again` holds the link to the parent's former generation: a child of an older one is not this parent's (S-9.13).
     let is_own = instance
         .record
         .parent
         .as_ref()
-        .is_some_and(|p| p.instance == parent.instance && p.task_id == parent.task_id);
+        .zip(again.parent.as_ref())
+        .is_some_and(|(link, former)| {
+            link.instance == former.instance
+                && link.task_id == former.task_id
+                && link.fence.execution_id == former.fence.execution_id
+        });
     if !is_own {
         let message = format!(
             "an orchestration instance already exists: '{}' is no sub-orchestration of '{}' any more",
@@ -192,8 +198,9 @@ fn rewind_child(
         if let Ok(transition) = rewound {
             return Ok(transition);
         }
-    } else if !status.is_terminal() {
-        instance.record.parent = Some(parent);
+    }
+    instance.record.parent = Some(parent.clone());
+    if !status.is_terminal() {
         return Ok(Transition::default());
     }
     let record = &instance.record;

@@ -11,6 +11,9 @@ use crate::time::Timestamp;
 use super::state::Suspension;
 use super::{Episode, Limits, Orchestration, Status, Transition};
 
+/// Messages that one response may send: half of what one commit can carry, since a response is never spread over two.
+const MESSAGES_MAX: usize = 30_000;
+
 /// One response being applied.
 pub(super) struct Turn {
     pub(super) transition: Transition,
@@ -50,10 +53,30 @@ impl Orchestration {
             .into_iter()
             .partition(|a| matches!(a, Action::Rewind { .. }));
         if let Some(Action::Rewind { history, .. }) = rewinds.into_iter().next() {
-            return self.adopt_history(history, episode, now);
+            return self.adopt_history(history, episode, now, ids);
         }
         let is_lone_failure = matches!(&actions[..], [Action::Complete(c)] if fails(c));
-        let (completion, actions) = split_completion(actions, &self.id);
+        let has_children = !self.children().is_empty()
+            || actions
+                .iter()
+                .any(|a| matches!(a, Action::CreateChild { .. }));
+        let Closing {
+            completion,
+            own_termination,
+            actions,
+        } = closing(actions, &self.id, has_children);
+        let confirming = actions
+            .iter()
+            .filter(|a| !matches!(a, Action::Terminate { .. }))
+            .count();
+        let events = self.record.history_events as usize + episode.events.len() + confirming;
+        if completion.is_none()
+            && let Some(most) = limits
+                .history_events_max
+                .filter(|most| events > *most as usize)
+        {
+            return Ok(self.fail(Some(episode), too_long(most), now, ids));
+        }
         let mut turn = Turn {
             transition: self.commit_events(episode, events_processed),
             now,
@@ -73,13 +96,12 @@ impl Orchestration {
         for action in actions {
             self.act(&mut turn, action, ids);
         }
-        let is_too_long = limits
-            .history_events_max
-            .is_some_and(|most| self.record.history_events > most);
         match completion {
             Some(completion) => self.end(&mut turn, completion, ids),
-            None if is_too_long => self.end(&mut turn, too_long(limits), ids),
             None => self.go_on(&mut turn),
+        }
+        if let Some(output) = own_termination {
+            self.freeze(&mut turn.transition, output, Vec::new());
         }
         self.touch(now);
         Ok(turn.transition)
@@ -98,9 +120,11 @@ impl Orchestration {
         let carried = episode.carried.min(count - head);
         let messages = count - head - carried;
         for answered in episode.answers[..messages].iter().flatten() {
-            self.open.take(*answered);
+            let overtaken = self.open.take(*answered);
+            self.record.overtaken.remove(answered);
+            self.record.overtaken.extend(overtaken);
         }
-        let raised = episode
+        let mut raised = episode
             .answers
             .iter()
             .zip(&episode.times)
@@ -108,12 +132,12 @@ impl Orchestration {
             .filter(|(a, _)| a.is_none())
             .map(|(_, at)| *at);
         let record = &mut self.record;
-        record.raised_at = raised.last().or(record.raised_at);
+        record.raised_at = raised.next_back().or(record.raised_at);
         record.carried_taken += carried as u32;
         record.clock = Some(episode.clock);
         record.is_started = true;
         record.has_run = true;
-        record.wants_episode = false;
+        record.wants_episode = self.start.carried.len() > record.carried_taken as usize;
         record.pinned = None;
         record.event_id_max = record.event_id_max.max(if episode.begins { 0 } else { -1 });
         record.history_events += count as u32;
@@ -295,7 +319,6 @@ impl Orchestration {
         if created.instance.is_empty() {
             created.instance = generated_child_id(&self.record.execution_id, id, ids);
         }
-        let target = InstanceId::parse(&created.instance);
         self.record_event(
             &mut turn.transition,
             id,
@@ -303,36 +326,48 @@ impl Orchestration {
             EventKind::ChildCreated(Box::new(created.clone())),
         );
         let fence = self.latest_fence();
-        let refused = |error_type: &str, message: String| Message::ChildFailed {
-            fence: fence.clone(),
-            task_id: id,
-            failure: FailureDetails::new(error_type, &message, error_type == "InvalidArgument"),
-            at: turn.now,
-        };
-        let message = match target {
-            Err(error) => refused(
-                "InvalidArgument",
-                format!(
-                    "sub-orchestration '{}' cannot be created: {error}",
-                    created.name
-                ),
-            ),
-            Ok(target) if target == self.id => refused(
-                "OrchestrationAlreadyExists",
-                format!(
-                    "an orchestration instance already exists: '{target}' cannot be its own child"
-                ),
-            ),
+        match self.child_target(&created) {
             Ok(target) => {
                 let child = self.child(target.clone(), id, fence, created);
                 turn.transition.effects.push(Effect::Send {
                     target,
                     message: Message::Start(Box::new(child)),
                 });
-                return;
             }
+            Err(failure) => turn.transition.own_messages.push(Message::ChildFailed {
+                fence,
+                task_id: id,
+                failure,
+                at: turn.now,
+            }),
+        }
+    }
+
+    /// The instance that a child is to become, or why it cannot (S-4.18, S-7.6).
+    pub(super) fn child_target(
+        &self,
+        created: &ChildCreated,
+    ) -> Result<InstanceId, FailureDetails> {
+        let ChildCreated { instance, name, .. } = created;
+        let invalid = |reason: &dyn std::fmt::Display| {
+            let message = format!("sub-orchestration '{name}' cannot be created: {reason}");
+            FailureDetails::new("InvalidArgument", &message, true)
         };
-        turn.transition.own_messages.push(message);
+        let target = InstanceId::parse(instance).map_err(|error| invalid(&error))?;
+        if name.is_empty() {
+            return Err(invalid(&"its name is empty"));
+        }
+        if target == self.id {
+            let message = format!(
+                "an orchestration instance already exists: '{target}' cannot be its own child"
+            );
+            return Err(FailureDetails::new(
+                "OrchestrationAlreadyExists",
+                &message,
+                false,
+            ));
+        }
+        Ok(target)
     }
 
     /// What a child is started with (S-7.1, S-7.2).
@@ -464,37 +499,59 @@ fn fails(completion: &Completion) -> bool {
     )
 }
 
+/// A response's actions, apart from those that end something.
+struct Closing {
+    completion: Option<Completion>,
+    /// The instance terminates itself and its children, with this output (S-9.8). Excludes a completion.
+    own_termination: Option<Option<String>>,
+    actions: Vec<Action>,
+}
+
 /// Takes the completion out of the actions: the one with the smallest id counts (S-4.2). A worker that terminates its own instance
-/// completes it.
-fn split_completion(actions: Vec<Action>, own: &InstanceId) -> (Option<Completion>, Vec<Action>) {
-    let mut completion: Option<Completion> = None;
+/// completes it, unless it has children to be terminated first.
+fn closing(actions: Vec<Action>, own: &InstanceId, has_children: bool) -> Closing {
+    let mut completion: Option<(Completion, bool)> = None;
     let mut rest = Vec::with_capacity(actions.len());
     for action in actions {
-        let found = match action {
-            Action::Complete(found) => *found,
+        let (found, recurses) = match action {
+            Action::Complete(found) => (*found, false),
             Action::Terminate {
                 id,
                 instance,
                 reason,
-                ..
-            } if instance == own.as_str() => Completion {
-                id,
-                end: End::Finish {
+                recurse,
+            } if instance == own.as_str() => {
+                let end = End::Finish {
                     status: Status::Terminated,
                     result: reason,
                     failure: None,
-                },
-            },
+                };
+                (Completion { id, end }, recurse && has_children)
+            }
             action => {
                 rest.push(action);
                 continue;
             }
         };
-        if completion.as_ref().is_none_or(|c| found.id < c.id) {
-            completion = Some(found);
+        if completion.as_ref().is_none_or(|(c, _)| found.id < c.id) {
+            completion = Some((found, recurses));
         }
     }
-    (completion, rest)
+    let (completion, own_termination) = match completion {
+        Some((
+            Completion {
+                end: End::Finish { result, .. },
+                ..
+            },
+            true,
+        )) => (None, Some(result)),
+        other => (other.map(|(completion, _)| completion), None),
+    };
+    Closing {
+        completion,
+        own_termination,
+        actions: rest,
+    }
 }
 
 /// Why a response cannot be taken as it is (S-14.4, S-12.50).
@@ -508,10 +565,24 @@ fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<FailureDetails> {
         let message = "entities are not supported by this version of the server; the orchestration sent a message to one";
         return Some(FailureDetails::new("EntitiesNotSupported", message, true));
     }
+    let messages = result.actions.iter().filter(|a| is_message(a)).count();
+    if messages > MESSAGES_MAX {
+        let message = format!(
+            "the response sends {messages} messages to other instances; at most {MESSAGES_MAX} are allowed"
+        );
+        return Some(FailureDetails::new("TooManyMessages", &message, true));
+    }
     let limit = limits.payload_bytes_max;
     let (what, bytes) = payloads(result).find(|(_, bytes)| *bytes > limit)?;
     let message = format!("the {what} has {bytes} bytes; at most {limit} are allowed");
     Some(FailureDetails::new("PayloadTooLarge", &message, true))
+}
+
+fn is_message(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::CreateChild { .. } | Action::SendEvent { .. } | Action::Terminate { .. }
+    )
 }
 
 fn payloads(result: &EpisodeResult) -> impl Iterator<Item = (&'static str, usize)> + '_ {
@@ -536,18 +607,9 @@ fn payloads(result: &EpisodeResult) -> impl Iterator<Item = (&'static str, usize
         .chain(result.actions.iter().map(of_action))
 }
 
-fn too_long(limits: &Limits) -> Completion {
-    let most = limits.history_events_max.unwrap_or_default();
+fn too_long(most: u32) -> FailureDetails {
     let message = format!("the history has more than {most} events; continue as new before that");
-    let failure = Some(FailureDetails::new("HistoryTooLong", &message, true));
-    Completion {
-        id: i32::MAX,
-        end: End::Finish {
-            status: Status::Failed,
-            result: None,
-            failure,
-        },
-    }
+    FailureDetails::new("HistoryTooLong", &message, true)
 }
 
 /// `{executionId}:{action id, 4 hex digits}`, the parent's; a GUID where that is over the limit (S-7.3).

@@ -141,8 +141,7 @@ impl ActivationActor {
     ) {
         let before = self.before();
         let at = self.now();
-        self.shared
-            .decide(|turns| turns.batch().remove_orphan(&self.key, &fence));
+        let orphan = fence.clone();
         let message = match outcome {
             Outcome::Completed(result) => Message::ActivityCompleted {
                 fence,
@@ -159,6 +158,10 @@ impl ActivationActor {
         };
         if self.receive_own(message) {
             self.settle(before);
+        } else {
+            // Of an ended generation: it was kept apart from history, if it was kept.
+            self.shared
+                .decide(|turns| turns.batch().remove_orphan(&self.key, &orphan));
         }
         self.answer(reply, Ok(()));
     }
@@ -280,7 +283,8 @@ impl ActivationActor {
             return self.answer(reply, Ok(None));
         };
         let record = &instance.record;
-        if !record.status.is_terminal() {
+        // A finished instance that passes a recursive termination on is still needed (S-9.8).
+        if !record.status.is_terminal() || record.terminating.is_some() {
             let message = format!(
                 "orchestration instance '{}' is {:?}; only finished instances can be purged",
                 self.key.instance, record.status
@@ -295,12 +299,16 @@ impl ActivationActor {
             .cache
             .remove_history(&self.key, generation, chunks);
         let stale: Vec<Position> = self.mailbox.drain(..).map(|w| w.position).collect();
+        let orphans = self.shared.services.dispatch.purge_activities(&self.key);
         self.shared.decide(|turns| {
             let batch = turns.batch();
             batch.remove_history(&self.key, generation, chunks);
             batch.remove_instance(&self.key);
             for position in stale {
                 batch.remove_message(&self.key, position);
+            }
+            for fence in orphans {
+                batch.remove_orphan(&self.key, &fence);
             }
         });
         self.settle(before);
@@ -353,7 +361,7 @@ impl ActivationActor {
         let guard = self
             .lease
             .as_ref()
-            .filter(|_| for_worker)
+            .filter(|lease| for_worker && lease.is_streamed)
             .map(|lease| self.history_guard(lease.token));
         Ok(HistoryStream { messages, guard })
     }
@@ -361,19 +369,8 @@ impl ActivationActor {
     /// While a worker reads history for the episode it holds, a broken stream fences the lease in the same step (S-3.34).
     fn history_guard(&self, token: crate::dispatch::Token) -> HistoryGuard {
         let services = std::sync::Arc::clone(&self.shared.services);
-        let key = self.key.clone();
         HistoryGuard {
-            on_broken: Some(Box::new(move || {
-                services.dispatch.release(token);
-                services.placement().send(
-                    key,
-                    super::Input::LeaseLost {
-                        token,
-                        avoid: None,
-                        is_given_back: false,
-                    },
-                );
-            })),
+            on_broken: Some(Box::new(move || services.dispatch.lose(token))),
         }
     }
 
@@ -381,19 +378,24 @@ impl ActivationActor {
 
     /// A message that another instance's commit put into the mailbox.
     pub(super) fn delivered(&mut self, position: Position, message: Message) {
-        if message.waits() {
-            let before = self.before();
-            if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
-                self.mailbox.push_back(Waiting { position, message });
-                self.settle(before);
-                self.consider(None);
-            } else {
-                self.shared
-                    .decide(|turns| turns.batch().remove_message(&self.key, position));
-            }
-            return;
+        // Its sender saw to that.
+        self.is_marked_busy = true;
+        if !message.waits() {
+            return self.receive(position, message);
         }
-        self.receive(position, message);
+        let before = self.before();
+        if position <= self.loaded {
+            // It was found in the store already, and waits or was dropped.
+            self.mark_busy();
+        } else if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
+            self.mailbox.push_back(Waiting { position, message });
+            self.settle(before);
+        } else {
+            self.shared
+                .decide(|turns| turns.batch().remove_message(&self.key, position));
+            self.mark_busy();
+        }
+        self.consider(None);
     }
 
     fn receive(&mut self, position: Position, message: Message) {
@@ -420,6 +422,7 @@ impl ActivationActor {
             Ok(transition) => self.turn(before, transition),
             Err(error) => {
                 tracing::warn!(%error, hub = self.key.hub.0, instance = %self.key.instance, "a message could not be applied and was dropped");
+                self.mark_busy();
             }
         }
         self.consider(None);
@@ -447,14 +450,16 @@ impl ActivationActor {
             fire_at,
             ..
         } = timer.clone();
-        if self.receive_own(Message::TimerFired {
+        let was_taken = self.receive_own(Message::TimerFired {
             fence,
             timer_id,
             fire_at,
             at,
-        }) {
-            self.shared
-                .decide(|turns| turns.batch().disarm_timer(&self.key, &timer));
+        });
+        // One that nobody waits for goes, too: it would come back with every page.
+        self.shared
+            .decide(|turns| turns.batch().disarm_timer(&self.key, &timer));
+        if was_taken {
             self.settle(before);
         }
     }
@@ -475,8 +480,8 @@ impl ActivationActor {
     }
 
     /// After a restart: messages that nobody decided yet are decided, and what was out is handed out again.
-    pub(super) fn recover(&mut self) {
-        for (position, message) in self.undecided_messages() {
+    pub(super) fn recover(&mut self, until: u64) {
+        for (position, message) in self.undecided_messages(until) {
             self.receive(position, message);
         }
         let open = self
@@ -488,10 +493,12 @@ impl ActivationActor {
         if !open.is_empty() {
             self.requeue_activities(&open);
         }
+        self.mark_busy();
         self.consider(None);
     }
 
-    fn undecided_messages(&self) -> Vec<(Position, Message)> {
+    /// Later ones are on their way here.
+    fn undecided_messages(&self, until: u64) -> Vec<(Position, Message)> {
         let head = Position::default();
         let read = self.shared.services.store.read();
         let found = mainspring_store::query::mailbox(
@@ -502,7 +509,10 @@ impl ActivationActor {
             usize::MAX,
         );
         match found {
-            Ok(found) => found.into_iter().filter(|(_, m)| !m.waits()).collect(),
+            Ok(found) => found
+                .into_iter()
+                .filter(|(position, m)| !m.waits() && position.commit <= until)
+                .collect(),
             Err(error) => {
                 tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "a mailbox cannot be read");
                 Vec::new()
@@ -521,7 +531,7 @@ impl ActivationActor {
                     self.shared
                         .services
                         .dispatch
-                        .schedule(self.key.clone(), task);
+                        .schedule(self.key.clone(), task, true);
                 }
             }
             Err(error) => {

@@ -1,15 +1,16 @@
 //! Episodes: when one is due, handing it out, and taking back what the worker decided.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use mainspring_core::action::{Chunk, EpisodeResult};
 use mainspring_core::message::FailureDetails;
-use mainspring_core::orchestration::Episode;
+use mainspring_core::orchestration::{Episode, Orchestration, Transition};
 use mainspring_core::wire;
 
+use super::turn::Before;
 use super::{ActivationActor, Reply};
 use crate::clock;
-use crate::dispatch::{Class, Granted, StreamId, Token, back_off};
+use crate::dispatch::{Class, Granted, Size, StreamId, Token, back_off};
 use crate::error::Error;
 use crate::turns::After;
 
@@ -23,7 +24,8 @@ const CHUNKED_BYTES_MAX: usize = 64 << 20;
 pub(super) struct Leased {
     pub(super) token: Token,
     episode: Episode,
-    leased_at: Instant,
+    /// The worker fetches the history itself.
+    pub(super) is_streamed: bool,
     /// What came so far of a response in chunks.
     collected: Option<Collected>,
 }
@@ -35,15 +37,35 @@ struct Collected {
     bytes: usize,
 }
 
+enum Collection {
+    /// More chunks are to come.
+    Partial,
+    Complete(EpisodeResult),
+    TooLarge,
+}
+
 /// An episode whose cut must be durable before it may go out (S-4.17).
 pub(super) struct Pinning {
     granted: Granted,
     episode: Episode,
+    /// The batch that holds the cut.
+    batch: u64,
+}
+
+/// Waiting for a stream that receives more than ordinary ones (S-13.20).
+pub(super) struct Oversize {
+    number: u64,
+    size: Size,
+}
+
+/// Whether events that were carried over have not entered history yet (S-3.18).
+pub(super) fn has_carried(instance: &Orchestration) -> bool {
+    (instance.record.carried_taken as usize) < instance.start.carried.len()
 }
 
 impl ActivationActor {
     /// Whether the instance has something to run now. Cheap: it is asked after every turn.
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         let Some(instance) = &self.instance else {
             return false;
         };
@@ -60,38 +82,63 @@ impl ActivationActor {
                 .scheduled_start_at
                 .is_none_or(|at| at <= clock::now());
         }
-        record.wants_episode || !self.mailbox.is_empty()
+        record.wants_episode || has_carried(instance) || !self.mailbox.is_empty()
     }
 
     /// Offers the next episode to the dispatcher, if there is one and nothing of this instance is out already (S-0.1).
     pub(super) fn consider(&mut self, avoid: Option<StreamId>) {
-        if self.is_queued || self.is_backing_off || !self.has_work() {
+        if self.backing_off.is_some() || !self.has_work() {
             return;
         }
-        let Some(instance) = &self.instance else {
+        let Some(class) = self.class() else {
             return;
         };
-        let class = Class::new(
-            &instance.record.name,
-            instance.record.version.as_deref(),
-            self.oversize.is_some(),
-        );
-        match self.shared.services.dispatch.offer(&self.key, class, avoid) {
-            Some(granted) => self.hand_out(granted),
-            None => self.is_queued = true,
+        if self.queued.as_ref() == Some(&class) {
+            return;
+        }
+        match self
+            .shared
+            .services
+            .dispatch
+            .offer(&self.key, class.clone(), avoid)
+        {
+            Some(granted) => {
+                self.queued = None;
+                self.hand_out(granted);
+            }
+            None => self.queued = Some(class),
+        }
+    }
+
+    fn class(&self) -> Option<Class> {
+        let record = &self.instance.as_ref()?.record;
+        let size = self.oversize.as_ref().map_or(Size::Ordinary, |o| o.size);
+        Some(Class::new(&record.name, record.version.as_deref(), size))
+    }
+
+    /// After a turn: an episode that is not to run now does not wait for a stream either.
+    pub(super) fn withdraw_unless_due(&mut self) {
+        if self.queued.is_some() && !self.has_work() {
+            self.queued = None;
+            self.shared.services.dispatch.withdraw(&self.key);
         }
     }
 
     /// A stream has room for the episode that waited in the queue.
     pub(super) fn granted(&mut self, granted: Granted) {
-        self.is_queued = false;
-        if self.is_backing_off || !self.has_work() {
+        self.queued = None;
+        if self.backing_off.is_some() || !self.has_work() {
             return self.shared.services.dispatch.decline(granted);
         }
         self.hand_out(granted);
     }
 
     fn hand_out(&mut self, granted: Granted) {
+        let rest = self.fence_after_restart(&granted);
+        if !rest.is_zero() {
+            self.shared.services.dispatch.decline(granted);
+            return self.rest(rest, None);
+        }
         let Some(instance) = &mut self.instance else {
             return self.shared.services.dispatch.decline(granted);
         };
@@ -105,20 +152,44 @@ impl ActivationActor {
             if let Some(instance) = &mut self.instance {
                 instance.pin(&episode);
             }
-            self.pinning = Some(Pinning { granted, episode });
-            self.settle(before);
-            return self.then(After::Pinned {
-                key: self.key.clone(),
+            let batch = self.shared.turns.borrow().sequence();
+            self.pinning = Some(Pinning {
+                granted,
+                episode,
+                batch,
             });
+            self.settle(before);
+            let key = self.key.clone();
+            return self.then(After::Pinned { key, batch });
         }
         self.send_out(granted, episode);
     }
 
     /// The cut of the episode is durable: it goes out, unless it was fenced meanwhile.
-    pub(super) fn pinned(&mut self) {
-        if let Some(Pinning { granted, episode }) = self.pinning.take() {
+    pub(super) fn pinned(&mut self, batch: u64) {
+        if let Some(Pinning {
+            granted, episode, ..
+        }) = self.pinning.take_if(|p| p.batch == batch)
+        {
             self.send_out(granted, episode);
         }
+    }
+
+    /// How long the first episode of a generation that follows another has to wait after a restart: a peer without tokens may still answer
+    /// the last one's, which was void when the server stopped (S-4.16).
+    fn fence_after_restart(&self, granted: &Granted) -> Duration {
+        let services = &self.shared.services;
+        let is_first = self
+            .instance
+            .as_ref()
+            .is_some_and(|i| i.record.generation > 1 && !i.record.is_started && !i.record.has_run);
+        if !is_first || !granted.is_without_tokens {
+            return Duration::ZERO;
+        }
+        services
+            .config
+            .lease_grace
+            .saturating_sub(services.started_at.elapsed())
     }
 
     fn send_out(&mut self, granted: Granted, episode: Episode) {
@@ -134,12 +205,22 @@ impl ActivationActor {
         let Some(instance) = &self.instance else {
             return services.dispatch.decline(granted);
         };
-        let is_streamed = granted.can_stream_history
-            && instance.record.history_bytes > EMBEDDED_HISTORY_BYTES_MAX;
-        let bytes = wire::orchestrator_work_item_bytes(instance, &past, &episode, is_streamed);
-        if bytes > services.config.limits.work_item_bytes_max && !granted.receives_any_size {
+        let limit = services.config.limits.work_item_bytes_max;
+        let bytes = |is_streamed| {
+            wire::orchestrator_work_item_bytes(instance, &past, &episode, is_streamed)
+        };
+        let fits_embedded = granted.receives_any_size || bytes(false) <= limit;
+        let is_large = instance.record.history_bytes > EMBEDDED_HISTORY_BYTES_MAX;
+        let is_streamed =
+            granted.can_stream_history && (!fits_embedded || (is_large && !self.must_embed));
+        if !fits_embedded && !(is_streamed && bytes(true) <= limit) {
+            let size = if bytes(true) <= limit {
+                Size::Streamable
+            } else {
+                Size::Unlimited
+            };
             services.dispatch.decline(granted);
-            return self.wait_for_large_stream();
+            return self.wait_for_large_stream(size);
         }
         let token = services.dispatch.token();
         let parts = wire::orchestrator_work_item(
@@ -154,7 +235,7 @@ impl ActivationActor {
         self.lease = Some(Leased {
             token,
             episode,
-            leased_at: Instant::now(),
+            is_streamed,
             collected: None,
         });
         if !services.dispatch.lease(&self.key, token, granted, parts) {
@@ -163,38 +244,62 @@ impl ActivationActor {
         }
     }
 
-    /// Offers the episode to streams that receive items of any size; fails the instance if none comes in time (S-13.20).
-    fn wait_for_large_stream(&mut self) {
-        if self.oversize.is_none() {
-            let services = std::sync::Arc::clone(&self.shared.services);
-            let key = self.key.clone();
-            let wait = services.config.oversize_wait;
-            let waiting = self.shared.turns.borrow().sequence();
-            self.oversize = Some((waiting, Instant::now()));
-            services.runtime.clone().spawn(async move {
-                tokio::time::sleep(wait).await;
-                services
-                    .placement()
-                    .send(key, super::Input::OversizeExpired { waiting });
-            });
+    /// Offers the episode to streams that receive larger items; fails the instance if none comes in time (S-13.20).
+    fn wait_for_large_stream(&mut self, size: Size) {
+        match &mut self.oversize {
+            Some(oversize) => oversize.size = size,
+            None => self.begin_oversize_wait(size),
         }
         self.consider(None);
     }
 
+    fn begin_oversize_wait(&mut self, size: Size) {
+        self.waits += 1;
+        let number = self.waits;
+        self.oversize = Some(Oversize { number, size });
+        let input = super::Input::OversizeExpired { waiting: number };
+        self.later(self.shared.services.config.oversize_wait, input);
+    }
+
     pub(super) fn oversize_expired(&mut self, waiting: u64) {
-        let has_waited = self.oversize.is_some_and(|(number, since)| {
-            number == waiting && since.elapsed() >= self.shared.services.config.oversize_wait
-        });
-        if !has_waited || self.lease.is_some() {
+        let Some(oversize) = self.oversize.take_if(|o| o.number == waiting) else {
             return;
+        };
+        // Suspended or frozen meanwhile: it waits anew when it is its turn.
+        let Some(class) = self.queued.clone().filter(|_| self.has_work()) else {
+            return;
+        };
+        let services = &self.shared.services;
+        if services
+            .dispatch
+            .is_orchestration_receivable(self.key.hub, &class)
+        {
+            return self.begin_oversize_wait(oversize.size);
         }
-        self.oversize = None;
-        let limit = self.shared.services.config.limits.work_item_bytes_max;
+        let limit = services.config.limits.work_item_bytes_max;
         let message = format!(
-            "the history of orchestration instance '{}' no longer fits a work item of {limit} bytes, and no connected worker can stream it",
+            "the history of orchestration instance '{}' no longer fits a work item of {limit} bytes, and no connected worker can receive it",
             self.key.instance
         );
         self.fail(FailureDetails::new("HistoryTooLarge", &message, true));
+    }
+
+    /// Sends itself an input when `delay` is over.
+    fn later(&self, delay: Duration, input: super::Input) {
+        let services = std::sync::Arc::clone(&self.shared.services);
+        let key = self.key.clone();
+        services.runtime.clone().spawn(async move {
+            tokio::time::sleep(delay).await;
+            services.placement().send(key, input);
+        });
+    }
+
+    /// Hands nothing out for a while.
+    pub(super) fn rest(&mut self, delay: Duration, avoid: Option<StreamId>) {
+        self.waits += 1;
+        let number = self.waits;
+        self.backing_off = Some(number);
+        self.later(delay, super::Input::Retry { number, avoid });
     }
 
     fn fail(&mut self, failure: FailureDetails) {
@@ -219,18 +324,25 @@ impl ActivationActor {
             return self.shared.answer(move || drop(reply.send(Ok(()))));
         };
         let result = match leased.collect(result, bytes) {
-            Ok(Some(result)) => result,
-            Ok(None) => return self.shared.answer(move || drop(reply.send(Ok(())))),
-            Err(error) => {
-                self.lease_lost(token, None, true);
-                return self.shared.answer(move || drop(reply.send(Err(error))));
+            Ok(Collection::Complete(result)) => result,
+            Ok(Collection::Partial) => {
+                return self.shared.answer(move || drop(reply.send(Ok(()))));
             }
+            Ok(Collection::TooLarge) => return self.fail_response(token, reply),
+            Err(error) => return self.refuse(token, error, reply),
         };
         if result.requires_history {
-            self.lease_lost(token, None, true);
+            self.must_embed = true;
+            self.shared.services.dispatch.return_lease(token);
             return self.shared.answer(move || drop(reply.send(Ok(()))));
         }
         self.accept(token, result, reply);
+    }
+
+    /// An error ends the lease (S-13.28); the dispatcher tells when the episode may go out again.
+    fn refuse(&mut self, token: Token, error: Error, reply: Reply<()>) {
+        self.shared.services.dispatch.refuse(token, false);
+        self.shared.answer(move || drop(reply.send(Err(error))));
     }
 
     fn accept(&mut self, token: Token, result: EpisodeResult, reply: Reply<()>) {
@@ -248,26 +360,43 @@ impl ActivationActor {
             &mut *self.shared.ids.borrow_mut(),
         );
         match decided {
-            Ok(transition) => {
-                self.lease = None;
-                self.attempts = 0;
-                self.turn(before, transition);
-                services.dispatch.release(token);
-                self.shared.answer(move || drop(reply.send(Ok(()))));
-                self.consider(None);
-            }
-            Err(error) => {
-                self.lease_lost(token, None, true);
-                self.shared
-                    .answer(move || drop(reply.send(Err(error.into()))));
-            }
+            Ok(transition) => self.accepted(token, before, transition, reply),
+            Err(error) => self.refuse(token, error.into(), reply),
         }
+    }
+
+    fn accepted(&mut self, token: Token, before: Before, transition: Transition, reply: Reply<()>) {
+        self.lease = None;
+        self.attempts = 0;
+        self.faults = 0;
+        self.must_embed = false;
+        self.turn(before, transition);
+        self.shared.services.dispatch.answered(token);
+        self.shared.answer(move || drop(reply.send(Ok(()))));
+        self.consider(None);
+    }
+
+    /// A response larger than what is collected fails the instance, or it would come again and again (S-3.31, S-14.4).
+    fn fail_response(&mut self, token: Token, reply: Reply<()>) {
+        let before = self.before();
+        let now = self.now();
+        let (Some(leased), Some(instance)) = (&self.lease, &mut self.instance) else {
+            return;
+        };
+        let message = format!("the response has more than {CHUNKED_BYTES_MAX} bytes in its chunks");
+        let transition = instance.fail(
+            Some(&leased.episode),
+            FailureDetails::new("PayloadTooLarge", &message, true),
+            now,
+            &mut *self.shared.ids.borrow_mut(),
+        );
+        self.accepted(token, before, transition, reply);
     }
 
     /// The leased episode, if any, is void: its completion will be ignored (S-4.16).
     pub(super) fn fence(&mut self) {
         if let Some(leased) = self.lease.take() {
-            self.shared.services.dispatch.release(leased.token);
+            self.shared.services.dispatch.fence(&self.key, leased.token);
         }
         if let Some(pinning) = self.pinning.take() {
             self.shared.services.dispatch.decline(pinning.granted);
@@ -285,51 +414,27 @@ impl ActivationActor {
             return;
         }
         self.lease = None;
-        self.shared.services.dispatch.release(token);
         self.attempts += u32::from(is_given_back);
         let delay = if is_given_back {
             back_off(self.attempts)
         } else {
-            std::time::Duration::ZERO
+            Duration::ZERO
         };
         if delay.is_zero() {
-            return self.consider(avoid);
-        }
-        self.is_backing_off = true;
-        let services = std::sync::Arc::clone(&self.shared.services);
-        let key = self.key.clone();
-        services.runtime.clone().spawn(async move {
-            tokio::time::sleep(delay).await;
-            services
-                .placement()
-                .send(key, super::Input::Retry { avoid });
-        });
-    }
-
-    /// Ends a lease that has lasted longer than is allowed (S-13.19).
-    pub(super) fn expire_lease(&mut self) {
-        let longest = self.shared.services.config.orchestration_lease_max;
-        if let (Some(leased), Some(longest)) = (&self.lease, longest)
-            && leased.leased_at.elapsed() > longest
-        {
-            let token = leased.token;
-            self.shared.services.dispatch.expire(token);
-            self.lease_lost(token, None, false);
+            self.consider(avoid);
+        } else {
+            self.rest(delay, avoid);
         }
     }
 }
 
 impl Leased {
-    /// Adds one response, whole or in chunks. `None`: more chunks are to come (S-3.31, S-3.36).
-    fn collect(
-        &mut self,
-        response: EpisodeResult,
-        bytes: usize,
-    ) -> Result<Option<EpisodeResult>, Error> {
+    /// Adds one response, whole or in chunks (S-3.31, S-3.36).
+    fn collect(&mut self, response: EpisodeResult, bytes: usize) -> Result<Collection, Error> {
         let Some(Chunk { index, is_last }) = response.chunk else {
             let was_collecting = self.collected.take().is_some();
             let events_processed = response.events_processed.filter(|_| !was_collecting);
-            return Ok(Some(EpisodeResult {
+            return Ok(Collection::Complete(EpisodeResult {
                 events_processed,
                 ..response
             }));
@@ -337,7 +442,7 @@ impl Leased {
         let next = self.collected.as_ref().map_or(0, |c| c.next_chunk);
         // A repeated chunk is a client's retry.
         if index < next {
-            return Ok(None);
+            return Ok(Collection::Partial);
         }
         if index > next {
             return Err(Error::invalid(format!(
@@ -361,14 +466,12 @@ impl Leased {
             }
         };
         if collected.bytes > CHUNKED_BYTES_MAX {
-            return Err(Error::invalid(format!(
-                "the response has more than {CHUNKED_BYTES_MAX} bytes in its chunks"
-            )));
+            return Ok(Collection::TooLarge);
         }
         if is_last {
-            return Ok(Some(collected.result));
+            return Ok(Collection::Complete(collected.result));
         }
         self.collected = Some(collected);
-        Ok(None)
+        Ok(Collection::Partial)
     }
 }

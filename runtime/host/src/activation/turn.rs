@@ -9,15 +9,17 @@ use mainspring_core::wire;
 use mainspring_store::query::Due;
 
 use super::ActivationActor;
+use super::episode::has_carried;
 use crate::error::Error;
 use crate::partition::Waiter;
 use crate::placement::partition_of;
 use crate::turns::After;
 
-/// What the indexes say of the instance before a turn.
-#[derive(Clone, Copy)]
+/// What is known of the instance before a turn, and needed after it.
 pub(super) struct Before {
+    /// As the indexes have it.
     indexed: Option<(Timestamp, Status, Option<Timestamp>)>,
+    version: Option<String>,
 }
 
 impl ActivationActor {
@@ -26,7 +28,11 @@ impl ActivationActor {
             .instance
             .as_ref()
             .map(|i| (i.record.created_at, i.record.status, i.record.completed_at));
-        Before { indexed }
+        let version = self
+            .instance
+            .as_ref()
+            .and_then(|i| i.record.version.clone());
+        Before { indexed, version }
     }
 
     /// Writes a turn into the open batch: mailbox, history, effects, indexes, state. The machine has changed `self.instance` already.
@@ -40,7 +46,7 @@ impl ActivationActor {
             own_messages,
         } = transition;
         // Activities that outlive their generation are read from its history before that goes.
-        let outliving = self.outliving(&effects, old_generation);
+        let outliving = self.outliving(&effects, old_generation, &before);
         if let Some((generation, chunks)) = old_generation {
             self.write(|batch, key| batch.remove_history(key, generation, chunks));
             self.shared
@@ -53,6 +59,11 @@ impl ActivationActor {
         if is_new_generation && let Some(instance) = &self.instance {
             let start = std::sync::Arc::clone(&instance.start);
             self.write(|batch, key| batch.put_start(key, &start));
+            // What the old one owes does not hold up the new one.
+            self.attempts = 0;
+            self.backing_off = None;
+            self.oversize = None;
+            self.answer_terminations();
         }
         self.append(&history);
         for task in outliving {
@@ -70,8 +81,8 @@ impl ActivationActor {
 
     /// Writes the record and all that follows from it; the last step of every turn.
     pub(super) fn settle(&mut self, before: Before) {
-        self.draw_completed_at(before);
-        self.index(before);
+        self.draw_completed_at(&before);
+        self.index(&before);
         if let Some(instance) = &self.instance {
             let record = instance.record.clone();
             self.write(|batch, key| batch.put_record(key, &record));
@@ -79,7 +90,8 @@ impl ActivationActor {
         self.mark_busy();
         self.wake_waiters();
         self.last_turn = Some(self.shared.turns.borrow().sequence());
-        self.log(before);
+        self.log(&before);
+        self.withdraw_unless_due();
     }
 
     fn write(&self, change: impl FnOnce(&mut mainspring_store::Batch, &InstanceKey)) {
@@ -94,6 +106,7 @@ impl ActivationActor {
         &self,
         effects: &[Effect],
         old_generation: Option<(u32, u32)>,
+        before: &Before,
     ) -> Vec<ActivityTask> {
         let released = effects.iter().find_map(|e| match e {
             Effect::ReleaseActivities {
@@ -105,7 +118,7 @@ impl ActivationActor {
         let Some((execution_id, schedulings)) = released else {
             return Vec::new();
         };
-        match self.released_tasks(execution_id, schedulings, old_generation) {
+        match self.released_tasks(execution_id, schedulings, old_generation, before) {
             Ok(tasks) => tasks,
             Err(error) => {
                 tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "activities of an ended generation cannot be read");
@@ -119,6 +132,7 @@ impl ActivationActor {
         execution_id: &ExecutionId,
         schedulings: &[u32],
         old: Option<(u32, u32)>,
+        before: &Before,
     ) -> Result<Vec<ActivityTask>, Error> {
         let Some(instance) = &self.instance else {
             return Ok(Vec::new());
@@ -129,7 +143,7 @@ impl ActivationActor {
         Ok(Orchestration::tasks_in(
             &history,
             execution_id,
-            instance.record.version.clone(),
+            before.version.clone(),
             schedulings,
         )?)
     }
@@ -232,11 +246,9 @@ impl ActivationActor {
             }
             Effect::DisarmTimer(timer) => self.write(|batch, key| batch.disarm_timer(key, &timer)),
             Effect::Send { target, message } => self.send(target, message),
-            Effect::DropActivities { execution_id } => self
-                .shared
-                .services
-                .dispatch
-                .drop_activities(&self.key, &execution_id),
+            Effect::DropActivities { execution_id } => {
+                self.then(After::DropActivities { key, execution_id })
+            }
             Effect::ReleaseActivities { .. } => {}
             Effect::StartAt(at) => {
                 let generation = self.instance.as_ref().map_or(0, |i| i.record.generation);
@@ -288,7 +300,7 @@ impl ActivationActor {
         true
     }
 
-    fn draw_completed_at(&mut self, before: Before) {
+    fn draw_completed_at(&mut self, before: &Before) {
         let was_terminal = before
             .indexed
             .is_some_and(|(.., completed)| completed.is_some());
@@ -306,7 +318,7 @@ impl ActivationActor {
     }
 
     /// Brings the indexes from what they said before the turn to what is true after it.
-    fn index(&mut self, before: Before) {
+    fn index(&mut self, before: &Before) {
         let after = self.before().indexed;
         let created = |indexed: Option<(Timestamp, Status, Option<Timestamp>)>| {
             indexed.map(|(at, status, _)| (at, status))
@@ -335,12 +347,13 @@ impl ActivationActor {
     }
 
     /// Keeps the store's list of instances to look at after a restart: those with an episode to run or activities to hand out.
-    fn mark_busy(&mut self) {
+    pub(super) fn mark_busy(&mut self) {
         let is_busy = self.instance.as_ref().is_some_and(|i| {
             !i.record.status.is_terminal()
                 && (self.arriving > 0
                     || !self.mailbox.is_empty()
                     || i.record.wants_episode
+                    || has_carried(i)
                     || (!i.record.is_started
                         && i.start
                             .scheduled_start_at
@@ -383,7 +396,9 @@ impl ActivationActor {
         for waiter in met {
             self.answer_waiter(waiter);
         }
-        self.answer_terminations(status);
+        if status.is_terminal() {
+            self.answer_terminations();
+        }
     }
 
     pub(super) fn answer_waiter(&self, waiter: Waiter) {
@@ -393,15 +408,13 @@ impl ActivationActor {
         }
     }
 
-    fn answer_terminations(&mut self, status: Status) {
-        if status.is_terminal() {
-            for reply in std::mem::take(&mut self.terminations) {
-                self.shared.answer(move || drop(reply.send(Ok(()))));
-            }
+    fn answer_terminations(&mut self) {
+        for reply in std::mem::take(&mut self.terminations) {
+            self.shared.answer(move || drop(reply.send(Ok(()))));
         }
     }
 
-    fn log(&self, before: Before) {
+    fn log(&self, before: &Before) {
         let Some(instance) = &self.instance else {
             tracing::debug!(hub = self.key.hub.0, instance = %self.key.instance, "instance removed");
             return;

@@ -1,37 +1,43 @@
 //! Items that wait for a stream, grouped by what a filter can tell apart, so that an item nobody may take holds up no other (S-13.12).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// How large an item is, as far as channels differ in what they receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Size {
+    /// Every channel receives it.
+    Ordinary,
+    /// It fits once the history is streamed apart (S-13.20).
+    Streamable,
+    /// Only channels without a limit receive it.
+    Unlimited,
+}
 
 /// What decides which streams may take an item. Names and versions are lower-case (S-13.11); an unset version is "".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Class {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// Larger than what an ordinary channel receives (S-13.20).
-    pub(crate) is_oversize: bool,
+    pub(crate) size: Size,
 }
 
 impl Class {
-    pub(crate) fn new(name: &str, version: Option<&str>, is_oversize: bool) -> Self {
+    pub(crate) fn new(name: &str, version: Option<&str>, size: Size) -> Self {
         Self {
             name: name.to_lowercase(),
             version: version.unwrap_or_default().to_ascii_lowercase(),
-            is_oversize,
+            size,
         }
     }
 }
 
-struct Waiting<T> {
-    /// Order of readiness over all classes.
-    sequence: u64,
-    item: T,
-    /// The stream that gave the item back; another is preferred (S-13.17).
-    avoid: Option<u64>,
-}
-
-/// First in, first out within what a stream may take.
+/// First in, first out within what a stream may take. An item is in it once at most.
 pub(crate) struct Queue<T> {
-    classes: HashMap<Class, VecDeque<Waiting<T>>>,
+    /// Items of each class by order of readiness over all classes.
+    classes: HashMap<Arc<Class>, BTreeMap<u64, T>>,
+    places: HashMap<T, (Arc<Class>, u64)>,
     next: u64,
 }
 
@@ -39,104 +45,128 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             classes: HashMap::new(),
+            places: HashMap::new(),
             next: 0,
         }
     }
 }
 
-impl<T> Queue<T> {
-    pub(crate) fn push(&mut self, class: Class, item: T, avoid: Option<u64>) {
-        let waiting = Waiting {
-            sequence: self.next,
-            item,
-            avoid,
+impl<T: Clone + Eq + Hash> Queue<T> {
+    /// Puts an item at the end. One that waits already keeps its place, or moves to the end of its new class.
+    pub(crate) fn push(&mut self, class: Class, item: T) {
+        if self.class_of(&item) == Some(&class) {
+            return;
+        }
+        self.remove(&item);
+        let class = match self.classes.get_key_value(&class) {
+            Some((class, _)) => Arc::clone(class),
+            None => Arc::new(class),
         };
+        let place = (Arc::clone(&class), self.next);
+        self.places.insert(item.clone(), place);
+        self.classes
+            .entry(class)
+            .or_default()
+            .insert(self.next, item);
         self.next += 1;
-        self.classes.entry(class).or_default().push_back(waiting);
     }
 
-    /// Takes the item that has been ready longest among the classes that `matches`. An item that avoids `stream` is taken by it only
-    /// if `is_alone`: no other stream could have it.
-    pub(crate) fn pop(
-        &mut self,
-        stream: u64,
-        is_alone: bool,
-        matches: impl Fn(&Class) -> bool,
-    ) -> Option<T> {
-        let class = self
+    pub(crate) fn class_of(&self, item: &T) -> Option<&Class> {
+        self.places.get(item).map(|(class, _)| &**class)
+    }
+
+    /// Takes out one item, if it waits.
+    pub(crate) fn remove(&mut self, item: &T) {
+        if let Some((class, sequence)) = self.places.remove(item) {
+            self.take(&class, sequence);
+        }
+    }
+
+    /// Takes the item that has been ready longest among the classes that `matches`.
+    pub(crate) fn pop(&mut self, matches: impl Fn(&Class) -> bool) -> Option<T> {
+        let (sequence, class) = self
             .classes
             .iter()
             .filter(|(class, _)| matches(class))
-            .filter_map(|(class, waiting)| {
-                let at = waiting
-                    .iter()
-                    .position(|w| is_alone || w.avoid != Some(stream))?;
-                Some((waiting[at].sequence, at, class))
-            })
-            .min_by_key(|(sequence, ..)| *sequence)
-            .map(|(_, at, class)| (at, class.clone()));
-        let (at, class) = class?;
-        let waiting = self.classes.get_mut(&class)?;
-        let item = waiting.remove(at)?.item;
-        if waiting.is_empty() {
-            self.classes.remove(&class);
-        }
+            .filter_map(|(class, waiting)| Some((*waiting.first_key_value()?.0, class)))
+            .min_by_key(|(sequence, _)| *sequence)?;
+        let class = Arc::clone(class);
+        let item = self.take(&class, sequence)?;
+        self.places.remove(&item);
         Some(item)
+    }
+
+    fn take(&mut self, class: &Arc<Class>, sequence: u64) -> Option<T> {
+        let waiting = self.classes.get_mut(class)?;
+        let item = waiting.remove(&sequence);
+        if waiting.is_empty() {
+            self.classes.remove(class);
+        }
+        item
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn class(name: &str) -> Class {
-        Class::new(name, None, false)
+        Class::new(name, None, Size::Ordinary)
     }
 
     #[test]
     fn items_leave_in_order_of_readiness_over_all_classes() {
+        // S-13.15
         let mut queue = Queue::default();
-        queue.push(class("a"), 1, None);
-        queue.push(class("b"), 2, None);
-        queue.push(class("a"), 3, None);
-        let taken: Vec<_> = std::iter::from_fn(|| queue.pop(1, true, |_| true)).collect();
+        queue.push(class("a"), 1);
+        queue.push(class("b"), 2);
+        queue.push(class("a"), 3);
+        let taken: Vec<_> = std::iter::from_fn(|| queue.pop(|_| true)).collect();
         assert_eq!(taken, [1, 2, 3]);
-        assert!(queue.classes.is_empty());
+        assert!(queue.classes.is_empty() && queue.places.is_empty());
     }
 
     #[test]
     fn an_item_without_a_matching_stream_holds_up_no_other() {
         // S-13.12
         let mut queue = Queue::default();
-        queue.push(class("nobody"), 1, None);
-        queue.push(class("b"), 2, None);
-        assert_eq!(queue.pop(1, true, |c| c.name == "b"), Some(2));
-        assert_eq!(queue.pop(1, true, |c| c.name == "b"), None);
+        queue.push(class("nobody"), 1);
+        queue.push(class("b"), 2);
+        assert_eq!(queue.pop(|c| c.name == "b"), Some(2));
+        assert_eq!(queue.pop(|c| c.name == "b"), None);
         assert!(!queue.classes.is_empty());
     }
 
     #[test]
-    fn an_item_given_back_prefers_another_stream() {
-        // S-13.17
+    fn an_item_is_in_it_once_and_moves_with_its_class() {
+        // S-13.12: an id that is used again under another name waits under that name.
         let mut queue = Queue::default();
-        queue.push(class("a"), 1, Some(7));
-        assert_eq!(queue.pop(7, false, |_| true), None);
-        assert_eq!(queue.pop(8, false, |_| true), Some(1));
-        queue.push(class("a"), 2, Some(7));
-        assert_eq!(queue.pop(7, true, |_| true), Some(2));
+        queue.push(class("a"), 1);
+        queue.push(class("a"), 2);
+        queue.push(class("a"), 1);
+        queue.push(class("b"), 2);
+        assert_eq!(queue.pop(|c| c.name == "a"), Some(1));
+        assert_eq!(queue.pop(|c| c.name == "a"), None);
+        assert_eq!(queue.pop(|c| c.name == "b"), Some(2));
+        assert!(queue.classes.is_empty() && queue.places.is_empty());
+    }
+
+    #[test]
+    fn what_was_withdrawn_leaves_nothing_behind() {
+        let mut queue = Queue::default();
+        queue.push(class("a"), 1);
+        queue.push(class("a"), 2);
+        queue.remove(&1);
+        queue.remove(&7);
+        assert_eq!(queue.pop(|_| true), Some(2));
+        assert!(queue.classes.is_empty() && queue.places.is_empty());
     }
 
     #[test]
     fn names_and_versions_match_without_regard_to_case() {
         // S-13.11
-        assert_eq!(
-            Class::new("Order", Some("V1"), false),
-            Class::new("oRDER", Some("v1"), false)
-        );
-        assert_eq!(
-            Class::new("order", None, false),
-            Class::new("order", Some(""), false)
-        );
+        let of = |name, version| Class::new(name, version, Size::Ordinary);
+        assert_eq!(of("Order", Some("V1")), of("oRDER", Some("v1")));
+        assert_eq!(of("order", None), of("order", Some("")));
     }
 }

@@ -15,7 +15,7 @@ use mainspring_core::wire;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use super::queue::Class;
+use super::queue::{Class, Size};
 use super::{Dispatch, Token};
 use crate::api::{Filter, Filters, Peer, WorkKind};
 use crate::error::Error;
@@ -49,6 +49,9 @@ pub(crate) struct StreamState {
     pub(crate) is_silent: bool,
     /// It has answered without a token once (S-4.17).
     pub(crate) is_without_tokens: bool,
+    pub(crate) opened_at: std::time::Instant,
+    /// When the last answer came to anything it was sent; at first, when it was opened.
+    pub(crate) answered_at: std::time::Instant,
 }
 
 /// Filters as they are compared: lower-case.
@@ -94,6 +97,7 @@ impl StreamState {
             limit(options.orchestrations_max),
             limit(options.activities_max),
         ];
+        let now = std::time::Instant::now();
         let state = Self {
             hub,
             is_without_tokens: options.peer.is_without_tokens(),
@@ -107,13 +111,15 @@ impl StreamState {
             unsent: Arc::clone(&unsent),
             is_open: true,
             is_silent: false,
+            opened_at: now,
+            answered_at: now,
         };
         (state, PipeEnd { receiver, unsent })
     }
 
     /// Whether it may take items of this kind and class at all (S-13.9, S-13.11, S-13.20).
     pub(crate) fn matches(&self, kind: WorkKind, class: &Class) -> bool {
-        if class.is_oversize && !self.receives_oversize(kind) {
+        if !self.receives(class.size) {
             return false;
         }
         let Some(filters) = &self.filters else {
@@ -128,10 +134,13 @@ impl StreamState {
         })
     }
 
-    /// Whether an item above the ordinary message size can reach this worker.
-    pub(crate) fn receives_oversize(&self, kind: WorkKind) -> bool {
-        self.peer.receives_any_size()
-            || (kind == WorkKind::Orchestration && self.can_stream_history)
+    /// Whether an item of this size can reach this worker.
+    fn receives(&self, size: Size) -> bool {
+        match size {
+            Size::Ordinary => true,
+            Size::Streamable => self.can_stream_history || self.peer.receives_any_size(),
+            Size::Unlimited => self.peer.receives_any_size(),
+        }
     }
 
     pub(crate) fn has_room(&self, kind: WorkKind) -> bool {

@@ -9,7 +9,7 @@ use mainspring_proto as proto;
 use mainspring_proto::purge_instances_request::Request as PurgeRequest;
 use tonic::{Request, Status};
 
-use crate::fresh::{Fresh, now};
+use mainspring_host::{RandomIds, now};
 use crate::grpc::status::status;
 use crate::grpc::task_hub::{TaskHub, user_agent};
 
@@ -31,7 +31,7 @@ impl TaskHub {
         check_execution_id(request.execution_id.as_deref())?;
         limit.check_tags(&request.tags)?;
         limit.check_trace(request.parent_trace_context.as_ref())?;
-        let (instance, policy) = wire::new_instance(request, is_go_client, now(), &mut Fresh)
+        let (instance, policy) = wire::new_instance(request, is_go_client, now(), &mut RandomIds::default())
             .map_err(|error| status(error.into()))?;
         let id = host
             .start_instance(hub, instance, policy)
@@ -245,9 +245,7 @@ impl TaskHub {
         &self,
         request: Request<proto::CreateTaskHubRequest>,
     ) -> Result<proto::CreateTaskHubResponse, Status> {
-        // The header names the hub to create, so it need not exist (S-1.7).
-        let host = self.life.host().await?;
-        let name = self.hub_to_change(&request)?;
+        let (host, name) = self.enter_to_change_hub(&request).await?;
         host.create_hub(&name, request.get_ref().recreate_if_exists)
             .await
             .map_err(status)?;
@@ -258,8 +256,7 @@ impl TaskHub {
         &self,
         request: Request<proto::DeleteTaskHubRequest>,
     ) -> Result<proto::DeleteTaskHubResponse, Status> {
-        let host = self.life.host().await?;
-        let name = self.hub_to_change(&request)?;
+        let (host, name) = self.enter_to_change_hub(&request).await?;
         host.delete_hub(&name).await.map_err(status)?;
         Ok(proto::DeleteTaskHubResponse {})
     }

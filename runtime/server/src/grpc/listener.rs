@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::Connected;
 
+use crate::life::Life;
+
 /// Pause after a failed accept. Out of file descriptors, the next attempt would fail at once, too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -17,22 +20,39 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
+/// Longest that a peer may stay silent after it connected.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// An accepted connection with its number.
 pub(crate) struct Connection {
     stream: TcpStream,
     id: ConnectionId,
+    /// Until the first byte came: ends when the peer is to be let go. The transport would wait for it for ever, even when
+    /// the server stops.
+    silence: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// The connections of `listener`, for as long as the stream is polled. Never ends and never fails.
-pub(crate) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> + Send {
-    stream::unfold((listener, 1), |(listener, next)| async move {
+pub(crate) fn incoming(
+    listener: TcpListener,
+    life: Arc<Life>,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    stream::unfold((listener, life, 1), |(listener, life, next)| async move {
         let stream = accept(&listener).await;
         let connection = Connection {
             stream,
             id: ConnectionId(next),
+            silence: Some(Box::pin(silence(Arc::clone(&life)))),
         };
-        Some((Ok(connection), (listener, next + 1)))
+        Some((Ok(connection), (listener, life, next + 1)))
     })
+}
+
+async fn silence(life: Arc<Life>) {
+    tokio::select! {
+        () = tokio::time::sleep(SILENCE_MAX) => {}
+        () = life.drained() => {}
+    }
 }
 
 /// The next connection, however many attempts fail. Small messages are sent at once rather than gathered.
@@ -67,7 +87,22 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.silence.is_none() {
+            return read;
+        }
+        if buffer.filled().len() > before {
+            self.silence = None;
+            return read;
+        }
+        let silence = self.silence.as_mut();
+        if read.is_pending()
+            && silence.is_some_and(|silence| silence.as_mut().poll(context).is_ready())
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

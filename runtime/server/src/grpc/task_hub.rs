@@ -51,19 +51,23 @@ impl TaskHub {
         Ok((host, hub))
     }
 
-    /// The hub that a call creates or deletes.
-    pub(super) fn hub_to_change<T>(&self, request: &Request<T>) -> Result<String, Status> {
+    /// The same for calls that create or delete their hub, which need not exist (S-1.7).
+    pub(super) async fn enter_to_change_hub<T: Sync>(
+        &self,
+        request: &Request<T>,
+    ) -> Result<(&Host, String), Status> {
+        let host = self.life.host().await?;
+        if host.is_stopping() {
+            return Err(Status::unavailable("the server is stopping; try again"));
+        }
         let named = hub_name(request)?
             .map(str::trim)
             .filter(|name| !name.is_empty());
-        named
-            .or(self.fallback_hub.as_deref())
-            .map(str::to_owned)
-            .ok_or_else(|| {
-                Status::invalid_argument(format!(
-                    "the call names no task hub; set metadata '{HUB_KEY}'"
-                ))
-            })
+        let name = named.or(self.fallback_hub.as_deref()).ok_or_else(|| {
+            let message = format!("the call names no task hub; set metadata '{HUB_KEY}'");
+            Status::invalid_argument(message)
+        })?;
+        Ok((host, name.to_owned()))
     }
 
     async fn entities_are_not_served<T: Sync, R>(&self, request: &Request<T>) -> Result<R, Status> {

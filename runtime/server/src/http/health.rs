@@ -14,10 +14,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::grpc::listener;
-use crate::life::Life;
+use crate::life::Phase;
 
 const PATH: &str = "/healthz";
 
@@ -28,14 +28,14 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 64;
 
 /// Answers probes until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, life: Arc<Life>) {
+pub(crate) async fn serve(listener: TcpListener, phase: watch::Receiver<Phase>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let stream = listener::accept(&listener).await;
-        let life = Arc::clone(&life);
+        let phase = phase.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = respond(&request, life.is_ready());
+                let response = respond(&request, *phase.borrow() == Phase::Serving);
                 async move { Ok::<_, Infallible>(response) }
             });
             // A probe a connection: nothing is gained by keeping it.

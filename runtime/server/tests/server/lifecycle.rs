@@ -11,6 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::running::{Running, client, config};
 
@@ -94,6 +97,34 @@ async fn stopping_ends_streams_and_waits_with_unavailable_and_soon() {
     assert_eq!(
         worker.hello(()).await.unwrap_err().code(),
         Code::Unavailable
+    );
+}
+
+/// A peer that never says a word, and one that watches the health service, hold nothing up.
+#[tokio::test]
+async fn idle_peers_do_not_delay_the_stop() {
+    let server = Running::start().await;
+    server.client().await.hello(()).await.unwrap();
+    let _silent = TcpStream::connect(server.grpc).await.unwrap();
+    let _silent_probe = TcpStream::connect(server.health).await.unwrap();
+    let mut health = HealthClient::new(server.channel().await);
+    let mut states = health
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    while states.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+
+    let since = Instant::now();
+    server.stop().await.unwrap();
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        since.elapsed()
+    );
+    assert_eq!(
+        states.message().await.unwrap().unwrap().status(),
+        ServingStatus::NotServing
     );
 }
 

@@ -102,6 +102,13 @@ fn a_lease_of_zero_lasts_as_long_as_its_stream() {
 }
 
 #[test]
+fn what_is_true_by_default_can_be_set_to_false() {
+    let is_error = |flags| config(flags, &[]).unwrap().purge_active_is_error;
+    assert!(is_error(""));
+    assert!(!is_error("--purge-active-is-error false"));
+}
+
+#[test]
 fn half_of_a_pair_and_both_of_an_alternative_are_refused() {
     for flags in [
         "--tls-cert a.pem",

@@ -1,0 +1,90 @@
+//! An input that makes the machine panic: the activation is loaded anew, and nothing of the failed turn is left.
+//!
+//! A turn writes into the partition's open batch only after the machine has decided it. A panic after that would leave half a turn to be
+//! committed, so then the process stops; a restart finds the last whole one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use actix::{AsyncContext, Context, Handler, Message as ActorMessage};
+
+use super::{ActivationActor, Input, Numbered};
+use crate::dispatch::Granted;
+use crate::error::{Error, ErrorKind};
+
+/// All that was decided before the fault is durable.
+struct Reload;
+
+impl ActorMessage for Reload {
+    type Result = ();
+}
+
+impl ActivationActor {
+    /// Takes one input; a fault in it concerns this instance alone.
+    pub(super) fn take(&mut self, numbered: Numbered, context: &mut Context<Self>) {
+        let Numbered { number, input } = numbered;
+        self.shared.make_room();
+        let granted = match &input {
+            Input::Granted(granted) => Some(*granted),
+            _ => None,
+        };
+        let writes = self.shared.turns.borrow().writes();
+        let taken = catch_unwind(AssertUnwindSafe(|| match input {
+            Input::Passivate => self.passivate(number),
+            input => self.decide(input),
+        }));
+        if taken.is_err() {
+            self.fault(granted, writes, context);
+        }
+        self.shared.decided(number);
+    }
+
+    fn fault(&mut self, granted: Option<Granted>, writes: u64, context: &mut Context<Self>) {
+        let instance = &self.key.instance;
+        tracing::error!(hub = self.key.hub.0, %instance, "an input could not be decided; the instance is loaded again");
+        let has_written = self
+            .shared
+            .turns
+            .try_borrow()
+            .map_or(true, |turns| turns.writes() != writes);
+        if has_written {
+            let text = format!("a turn of instance {instance} was left half-way");
+            self.shared.services.fail(text);
+        }
+        self.shared
+            .services
+            .dispatch
+            .forget_instance(&self.key, granted);
+        self.held = Some(Vec::new());
+        let address = context.address();
+        self.shared.answer(move || address.do_send(Reload));
+    }
+
+    pub(super) fn load_or_note_damage(&mut self) {
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.load())).unwrap_or_else(|_| {
+            let message = format!("instance '{}' cannot be loaded", self.key.instance);
+            Err(Error::new(ErrorKind::Internal, message))
+        });
+        if let Err(error) = loaded {
+            tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "an instance cannot be loaded");
+            self.damage = Some(error);
+        }
+    }
+}
+
+impl Handler<Reload> for ActivationActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reload, context: &mut Self::Context) {
+        let held = self.held.take().unwrap_or_default();
+        let faults = self.faults + 1;
+        *self = Self::new(self.key.clone(), std::rc::Rc::clone(&self.shared));
+        self.faults = faults;
+        // What cannot be decided today cannot be decided at once again either.
+        self.attempts = faults + 1;
+        self.load_or_note_damage();
+        self.rest(crate::dispatch::back_off(self.attempts), None);
+        for numbered in held {
+            self.handle(numbered, context);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Episodes: offered by their instances, handed out one at a time, found again by what their answers name.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use mainspring_core::id::{FreshIds, HubId, InstanceId, InstanceKey};
+
+use super::{Class, Dispatch, Granted, Held, State, StreamId, Token, granted};
+use crate::activation::Input;
+use crate::api::WorkKind;
+
+const KIND: WorkKind = WorkKind::Orchestration;
+
+pub(super) struct OrchestrationLease {
+    pub(super) token: Token,
+    pub(super) stream: StreamId,
+    pub(super) since: Instant,
+}
+
+/// A void episode that a peer without tokens still has: its late answer must not be taken for that of the next one (S-4.16).
+pub(super) struct Fenced {
+    pub(super) token: Token,
+    pub(super) stream: StreamId,
+    pub(super) since: Instant,
+    /// The next episode, if it is ready.
+    pub(super) waiting: Option<Class>,
+}
+
+impl Dispatch {
+    /// An orchestration has an episode to run: a stream with room is reserved at once, or it waits for [`Input::Granted`].
+    pub(crate) fn offer(
+        &self,
+        key: &InstanceKey,
+        class: Class,
+        avoid: Option<StreamId>,
+    ) -> Option<Granted> {
+        let mut state = self.lock();
+        if state.is_stopping {
+            return None;
+        }
+        if let Some(fenced) = state.fenced.get_mut(key) {
+            fenced.waiting = Some(class);
+            return None;
+        }
+        let chosen = Self::choose(&mut state, key.hub, KIND, &class, avoid);
+        let queues = state.hubs.entry(key.hub).or_default();
+        let Some(id) = chosen else {
+            queues.orchestrations.push(class, key.clone());
+            return None;
+        };
+        queues.orchestrations.remove(key);
+        let stream = state.streams.get_mut(&id)?;
+        stream.reserve(KIND);
+        Some(granted(id, stream))
+    }
+
+    /// The episode offered is not wanted any more.
+    pub(crate) fn withdraw(&self, key: &InstanceKey) {
+        let mut state = self.lock();
+        if let Some(queues) = state.hubs.get_mut(&key.hub) {
+            queues.orchestrations.remove(key);
+        }
+        if let Some(fenced) = state.fenced.get_mut(key) {
+            fenced.waiting = None;
+        }
+    }
+
+    /// What an instance waits here as, if it does.
+    pub(crate) fn waits_as(&self, key: &InstanceKey) -> Option<Class> {
+        let state = self.lock();
+        let queued = state.hubs.get(&key.hub)?.orchestrations.class_of(key);
+        let behind = || state.fenced.get(key)?.waiting.as_ref();
+        queued.or_else(behind).cloned()
+    }
+
+    /// Whether some open stream may take this episode, be it busy now (S-13.20).
+    pub(crate) fn is_orchestration_receivable(&self, hub: HubId, class: &Class) -> bool {
+        Self::is_receivable(&self.lock(), hub, KIND, class)
+    }
+
+    /// Gives back a reserved place that is not needed any more.
+    pub(crate) fn decline(&self, granted: Granted) {
+        let mut state = self.lock();
+        if let Some(stream) = state.streams.get_mut(&granted.stream) {
+            stream.release(KIND);
+        }
+        self.fill(&mut state, granted.stream);
+    }
+
+    /// Draws the token for an episode about to go out.
+    pub(crate) fn token(&self) -> Token {
+        Token(self.lock().ids.next())
+    }
+
+    /// Leases an episode to the stream that was reserved for it and sends it. False: the stream has gone, nothing is leased.
+    pub(crate) fn lease(
+        &self,
+        key: &InstanceKey,
+        token: Token,
+        granted: Granted,
+        parts: Vec<Bytes>,
+    ) -> bool {
+        let mut state = self.lock();
+        let Some(stream) = state.streams.get_mut(&granted.stream) else {
+            return false;
+        };
+        if !stream.is_open || !stream.send(parts) {
+            stream.release(KIND);
+            return false;
+        }
+        stream.leases.insert(token);
+        state.tokens.insert(token, Held::Orchestration(key.clone()));
+        let lease = OrchestrationLease {
+            token,
+            stream: granted.stream,
+            since: Instant::now(),
+        };
+        state.orchestrations.insert(key.clone(), lease);
+        true
+    }
+
+    /// Which lease a response speaks of: by token, or, from peers that send none, by instance (S-4.5). `None`: none any more (S-4.4).
+    pub(crate) fn find(
+        &self,
+        hub: HubId,
+        instance: &str,
+        token: &str,
+    ) -> Option<(InstanceKey, Token)> {
+        let mut state = self.lock();
+        if token.is_empty() {
+            let key = InstanceKey {
+                hub,
+                instance: InstanceId::from_stored(instance),
+            };
+            let Some(lease) = state.orchestrations.get(&key) else {
+                self.late_answer(&mut state, &key, None);
+                return None;
+            };
+            let (token, stream) = (lease.token, lease.stream);
+            if let Some(stream) = state.streams.get_mut(&stream) {
+                stream.is_without_tokens = true;
+            }
+            return Some((key, token));
+        }
+        let token = Token::parse(token)?;
+        match state.tokens.get(&token) {
+            Some(Held::Orchestration(key)) if key.hub == hub => Some((key.clone(), token)),
+            Some(_) => None,
+            None => {
+                self.late_token(&mut state, token);
+                None
+            }
+        }
+    }
+
+    /// The episode was answered. Its stream has room again.
+    pub(crate) fn answered(&self, token: Token) {
+        let mut state = self.lock();
+        if let Some((stream, _)) = Self::take_lease(&mut state, token) {
+            self.heard_from(&mut state, stream);
+            self.fill(&mut state, stream);
+        }
+    }
+
+    /// The lease ended otherwise than by an answer.
+    pub(crate) fn release(&self, token: Token) {
+        let mut state = self.lock();
+        if let Some((stream, _)) = Self::take_lease(&mut state, token) {
+            self.fill(&mut state, stream);
+        }
+    }
+
+    /// The generation of a leased episode is over. If a peer without tokens has it, the next episode waits for its answer (S-4.16).
+    pub(crate) fn fence(&self, key: &InstanceKey, token: Token) {
+        let mut state = self.lock();
+        let Some((id, _)) = Self::take_lease(&mut state, token) else {
+            return;
+        };
+        if state.streams.get(&id).is_some_and(|s| s.is_without_tokens) {
+            let fenced = Fenced {
+                token,
+                stream: id,
+                since: Instant::now(),
+                waiting: None,
+            };
+            state.fenced.insert(key.clone(), fenced);
+        }
+        self.fill(&mut state, id);
+    }
+
+    /// Ends the fences that `is_over`: what waited behind them is handed out.
+    pub(super) fn lift_fences(&self, state: &mut State, is_over: impl Fn(&Fenced) -> bool) {
+        let lifted: Vec<_> = state.fenced.extract_if(|_, f| is_over(f)).collect();
+        for (key, fenced) in lifted {
+            let Some(class) = fenced.waiting.filter(|_| !state.is_stopping) else {
+                continue;
+            };
+            match Self::choose(state, key.hub, KIND, &class, None) {
+                Some(id) => {
+                    if let Some(stream) = state.streams.get_mut(&id) {
+                        stream.reserve(KIND);
+                        self.tell(key, Input::Granted(granted(id, stream)));
+                    }
+                }
+                None => {
+                    let queues = state.hubs.entry(key.hub).or_default();
+                    queues.orchestrations.push(class, key);
+                }
+            }
+        }
+    }
+
+    /// An instance starts anew after a fault: whatever it had out is void, and so is what it was granted.
+    pub(crate) fn forget_instance(&self, key: &InstanceKey, granted: Option<Granted>) {
+        let mut state = self.lock();
+        let leased = state.orchestrations.get(key).map(|l| l.token);
+        let stream = match leased {
+            Some(token) => Self::take_lease(&mut state, token).map(|(stream, _)| stream),
+            None => granted.map(|g| g.stream),
+        };
+        if let (None, Some(granted)) = (leased, granted)
+            && let Some(stream) = state.streams.get_mut(&granted.stream)
+        {
+            stream.release(KIND);
+        }
+        if let Some(queues) = state.hubs.get_mut(&key.hub) {
+            queues.orchestrations.remove(key);
+        }
+        if let Some(stream) = stream {
+            self.fill(&mut state, stream);
+        }
+    }
+}
