@@ -133,7 +133,7 @@ async fn a_hundred_crashes_under_load_lose_nothing_and_double_nothing() {
         "the load was too light to say anything: {count} orchestrations"
     );
 
-    tokio::task::block_in_place(|| scheduler.stop());
+    scheduler.stop().await;
     let folder = scheduler.data_dir();
     let (code, out, err) =
         Scheduler::run(&["store", "check", "--data-dir", &folder.to_string_lossy()]);

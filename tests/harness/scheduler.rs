@@ -126,14 +126,15 @@ impl Scheduler {
     }
 
     /// Waits until the draining process has ended, and how it did.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the server was running");
         let deadline = Instant::now() + STOP_LIMIT;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait().expect("the server can be waited for") {
                 return status;
             }
-            thread::sleep(Duration::from_millis(5));
+            // The test's own connections have to go on living, or the server waits for them.
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         child.kill().expect("the server can be killed");
         child.wait().expect("the server can be waited for");
@@ -144,9 +145,9 @@ impl Scheduler {
     }
 
     /// Drains, and expects the exit code 0.
-    pub fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         self.drain();
-        let status = self.ended();
+        let status = self.ended().await;
         assert!(
             status.success(),
             "the server ended with {status}\n{}",

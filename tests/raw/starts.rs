@@ -96,7 +96,7 @@ async fn nothing_is_left_in_the_store_of_a_start_whose_instance_is_purged_or_rep
     }
     purge(&peer, "a").await;
     peer.start("n", "b").await;
-    scheduler.stop();
+    scheduler.stop().await;
     let folder = scheduler.data_dir();
     let (code, out, err) =
         Scheduler::run(&["store", "check", "--data-dir", &folder.to_string_lossy()]);

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! In reading order: [`state`](self) (what is known of an instance), `open` (what its history says is still open), `episode` (what a worker
-//! is handed), `turn` (what the worker's actions become), `end` (how a generation ends), `control` (suspend, resume, terminate), `tree`
-//! (terminating descendants), `rewind`, `reuse` (creating and re-using ids).
+//! is handed), `response` and `turn` (what the worker's actions become), `end` (how a generation ends), `control` (suspend, resume,
+//! terminate), `tree` (terminating descendants), `rewind`, `reuse` (creating and re-using ids).
 //!
 //! Nothing here waits, reads a clock or draws a number. An error leaves the state as it was.
 
@@ -18,6 +18,7 @@ mod control;
 mod end;
 mod episode;
 mod open;
+mod response;
 mod reuse;
 mod rewind;
 mod state;

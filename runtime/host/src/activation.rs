@@ -201,6 +201,8 @@ pub(crate) struct ActivationActor {
     loaded: Position,
     /// Own messages decided and not yet durable.
     arriving: u32,
+    /// How many of those belonged to an instance that was replaced or purged since.
+    outdated: u32,
     /// Chunks of history decided and not yet durable, oldest first, each with the number of its batch.
     unsynced: VecDeque<(u64, Bytes)>,
     /// Number of the batch with its last turn.
@@ -242,6 +244,7 @@ impl ActivationActor {
             mailbox: VecDeque::new(),
             loaded: Position::default(),
             arriving: 0,
+            outdated: 0,
             unsynced: VecDeque::new(),
             last_turn: None,
             lease: None,

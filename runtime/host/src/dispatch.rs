@@ -17,10 +17,9 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use mainspring_core::id::{FreshIds, HubId, InstanceKey};
+use mainspring_core::id::{HubId, InstanceKey};
 use mainspring_core::message::Fence;
 use tokio::runtime::Handle;
 
@@ -30,7 +29,6 @@ use crate::clock::RandomIds;
 use crate::config::HostConfig;
 use crate::error::{Error, ErrorKind};
 
-pub(crate) use activities::Answered;
 use activities::{Activity, ActivityId};
 use leases::Expired;
 use orchestrations::{Fenced, OrchestrationLease};

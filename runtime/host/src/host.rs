@@ -79,16 +79,7 @@ impl Host {
         // Whatever is in a mailbox up to here, nobody alive has been told of.
         let until = services.store.synced();
         let retired = query::retired_hubs(&*services.store.read())?;
-        let (system, placement) = start_actors(&services, retired.into_iter().collect())?;
-        let placement = Arc::new(placement);
-        let instances = Arc::clone(&placement);
-        services
-            .dispatch
-            .connect(move |key, input| instances.send(key, input));
-        assert!(
-            services.placement.set(placement).is_ok(),
-            "a host starts once"
-        );
+        let system = start_actors(&services, retired.into_iter().collect())?;
         let inner = Arc::new(Inner {
             credits: Semaphore::new(services.config.requests_max),
             services,
@@ -294,10 +285,7 @@ impl Host {
 }
 
 /// Starts the actors' thread with one actor a partition. One arbiter: on two cores a second gave nothing.
-fn start_actors(
-    services: &Arc<Services>,
-    retired: HashSet<HubId>,
-) -> Result<(System, Placement), Error> {
+fn start_actors(services: &Arc<Services>, retired: HashSet<HubId>) -> Result<System, Error> {
     let (started, starting) = std::sync::mpsc::channel();
     let services = Arc::clone(services);
     std::thread::Builder::new()
@@ -318,7 +306,17 @@ fn start_actors(
                 );
                 actors.into_iter().map(Actor::start).collect()
             });
-            let _ = started.send((System::current(), Placement::new(partitions)));
+            // Before the first actor runs: a timer that came due meanwhile fires at once.
+            let placement = Arc::new(Placement::new(partitions));
+            let instances = Arc::clone(&placement);
+            services
+                .dispatch
+                .connect(move |key, input| instances.send(key, input));
+            assert!(
+                services.placement.set(placement).is_ok(),
+                "a host starts once"
+            );
+            let _ = started.send(System::current());
             if let Err(error) = runner.run() {
                 tracing::error!(%error, "the actors' thread ended");
             }

@@ -90,3 +90,70 @@ impl TimerWindow {
         self.waiting.first_key_value().map(|((due, _), _)| *due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mainspring_core::id::{HubId, InstanceId};
+
+    use super::*;
+
+    fn key(instance: usize) -> InstanceKey {
+        InstanceKey {
+            hub: HubId(1),
+            instance: InstanceId::from_stored(&instance.to_string()),
+        }
+    }
+
+    fn at(seconds: usize) -> Timestamp {
+        Timestamp::new(seconds as i64, 0)
+    }
+
+    const WHAT: Due = Due::Start { generation: 1 };
+
+    fn fired(window: &mut TimerWindow, now: Timestamp) -> Vec<InstanceKey> {
+        let due = window.due(now);
+        due.into_iter().map(|(_, key, _)| key).collect()
+    }
+
+    #[test]
+    fn timers_fire_when_due_and_those_due_together_in_the_order_of_arming() {
+        // S-6.1, S-6.5
+        let mut window = TimerWindow::default();
+        window.load(Vec::new());
+        for (seconds, instance) in [(20, 1), (10, 2), (20, 3), (30, 4)] {
+            window.arm(at(seconds), key(instance), WHAT);
+        }
+        assert_eq!(window.next(), Some(at(10)));
+        assert!(fired(&mut window, at(9)).is_empty());
+        assert_eq!(fired(&mut window, at(20)), [key(2), key(1), key(3)]);
+        assert_eq!(fired(&mut window, Timestamp::MAX), [key(4)]);
+    }
+
+    #[test]
+    fn nothing_is_taken_in_before_the_store_was_read() {
+        let mut window = TimerWindow::default();
+        assert!(window.wants_more());
+        window.arm(at(10), key(1), WHAT);
+        assert_eq!(window.next(), None);
+        window.load(Vec::new());
+        assert!(!window.wants_more());
+    }
+
+    #[test]
+    fn the_window_is_bounded_and_what_lies_behind_it_is_read_when_it_is_empty() {
+        let mut window = TimerWindow::default();
+        window.load(Vec::new());
+        for seconds in 0..=2 * TimerWindow::PAGE {
+            window.arm(at(seconds), key(seconds), WHAT);
+        }
+        assert_eq!(window.waiting.len(), TimerWindow::PAGE);
+        assert_eq!(window.horizon(), at(TimerWindow::PAGE - 1));
+        window.arm(at(TimerWindow::PAGE), key(0), WHAT);
+        assert_eq!(window.waiting.len(), TimerWindow::PAGE, "left to the store");
+        window.arm(at(3), key(7), WHAT);
+        assert_eq!(window.waiting.len(), TimerWindow::PAGE + 1);
+        assert!(!window.wants_more());
+        fired(&mut window, Timestamp::MAX);
+        assert!(window.wants_more());
+    }
+}

@@ -72,6 +72,8 @@ pub(crate) struct Turns {
     durable: u64,
     /// Counts what was put into batches.
     writes: u64,
+    /// The same when the last turn was complete.
+    whole: u64,
 }
 
 impl Turns {
@@ -85,6 +87,7 @@ impl Turns {
             sequence: 0,
             durable: 0,
             writes: 0,
+            whole: 0,
         }
     }
 
@@ -117,9 +120,14 @@ impl Turns {
         self.open.is_empty() && self.after.is_empty()
     }
 
-    /// How often something was put into a batch, or to be performed with one, so far.
-    pub(crate) fn writes(&self) -> u64 {
-        self.writes
+    /// A turn is complete, or a new one begins.
+    pub(crate) fn mark_whole(&mut self) {
+        self.whole = self.writes;
+    }
+
+    /// Whether the open batch holds whole turns only.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.writes == self.whole
     }
 
     pub(crate) fn then(&mut self, after: After) {

@@ -5,8 +5,8 @@
 //! Nothing is told before it is durable. The disk makes this thread wait, sometimes for tenths of a second; nobody else
 //! waits with it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

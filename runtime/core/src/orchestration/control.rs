@@ -81,13 +81,24 @@ impl Orchestration {
             return None;
         }
         let mut transition = Transition::default();
-        if recurse && !self.children().is_empty() {
-            self.freeze(&mut transition, output, Vec::new());
-        } else {
-            self.end_terminated(&mut transition, output, recurse, now);
-        }
+        self.begin_termination(&mut transition, output, recurse, now);
         self.touch(now);
         Some(transition)
+    }
+
+    /// Ends an active instance, or freezes it until its children have ended.
+    pub(super) fn begin_termination(
+        &mut self,
+        transition: &mut Transition,
+        output: Option<String>,
+        recurse: bool,
+        now: Timestamp,
+    ) {
+        if recurse && !self.children().is_empty() {
+            self.freeze(transition, output, Vec::new());
+        } else {
+            self.end_terminated(transition, output, recurse, now);
+        }
     }
 
     /// Stores the intent and hands it down.

@@ -126,6 +126,11 @@ impl Orchestration {
             clock: episode.clock,
             carried: episode.carried as u32,
             messages: episode.messages as u32,
+            parent_execution_id: self
+                .record
+                .parent
+                .as_ref()
+                .map(|p| p.fence.execution_id.clone()),
         });
     }
 

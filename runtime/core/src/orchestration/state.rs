@@ -93,6 +93,9 @@ pub struct Pin {
     pub carried: u32,
     /// Messages it holds.
     pub messages: u32,
+    /// The parent's generation as its `ExecutionStarted` names it; the parent may be rewound meanwhile.
+    #[serde(default)]
+    pub parent_execution_id: Option<ExecutionId>,
 }
 
 /// The state that is rewritten at every turn, therefore small: never input or history. Fields are only ever added at the end.
@@ -425,13 +428,17 @@ impl Orchestration {
 
     /// `ExecutionStarted` of the current generation (S-3.16).
     pub(super) fn execution_started(&self) -> HistoryEvent {
+        let mut parent = self.record.parent.as_ref().map(parent_instance);
+        if let (Some(parent), Some(pin)) = (&mut parent, &self.record.pinned) {
+            parent.execution_id = pin.parent_execution_id.clone();
+        }
         let started = ExecutionStarted {
             name: self.record.name.clone(),
             version: self.record.version.clone(),
             input: self.start.input.clone(),
             instance: self.id.clone(),
             execution_id: self.record.execution_id.clone(),
-            parent: self.record.parent.as_ref().map(parent_instance),
+            parent,
             scheduled_start_at: self.start.scheduled_start_at,
             trace: self.start.trace.clone(),
             tags: self.start.tags.clone(),

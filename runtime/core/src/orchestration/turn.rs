@@ -8,11 +8,9 @@ use crate::id::{ExecutionId, FreshIds, InstanceId, instance_id};
 use crate::message::{CarriedEvent, FailureDetails, Fence, Message, NewInstance, Parent};
 use crate::time::Timestamp;
 
+use super::response::{Closing, closing, fails, refusal, too_long};
 use super::state::Suspension;
 use super::{Episode, Limits, Orchestration, Status, Transition};
-
-/// Messages that one response may send: half of what one commit can carry, since a response is never spread over two.
-const MESSAGES_MAX: usize = 30_000;
 
 /// One response being applied.
 pub(super) struct Turn {
@@ -101,7 +99,7 @@ impl Orchestration {
             None => self.go_on(&mut turn),
         }
         if let Some(output) = own_termination {
-            self.freeze(&mut turn.transition, output, Vec::new());
+            self.begin_termination(&mut turn.transition, output, true, now);
         }
         self.touch(now);
         Ok(turn.transition)
@@ -487,129 +485,6 @@ impl Orchestration {
             }
         }
     }
-}
-
-fn fails(completion: &Completion) -> bool {
-    matches!(
-        completion.end,
-        End::Finish {
-            status: Status::Failed,
-            ..
-        }
-    )
-}
-
-/// A response's actions, apart from those that end something.
-struct Closing {
-    completion: Option<Completion>,
-    /// The instance terminates itself and its children, with this output (S-9.8). Excludes a completion.
-    own_termination: Option<Option<String>>,
-    actions: Vec<Action>,
-}
-
-/// Takes the completion out of the actions: the one with the smallest id counts (S-4.2). A worker that terminates its own instance
-/// completes it, unless it has children to be terminated first.
-fn closing(actions: Vec<Action>, own: &InstanceId, has_children: bool) -> Closing {
-    let mut completion: Option<(Completion, bool)> = None;
-    let mut rest = Vec::with_capacity(actions.len());
-    for action in actions {
-        let (found, recurses) = match action {
-            Action::Complete(found) => (*found, false),
-            Action::Terminate {
-                id,
-                instance,
-                reason,
-                recurse,
-            } if instance == own.as_str() => {
-                let end = End::Finish {
-                    status: Status::Terminated,
-                    result: reason,
-                    failure: None,
-                };
-                (Completion { id, end }, recurse && has_children)
-            }
-            action => {
-                rest.push(action);
-                continue;
-            }
-        };
-        if completion.as_ref().is_none_or(|(c, _)| found.id < c.id) {
-            completion = Some((found, recurses));
-        }
-    }
-    let (completion, own_termination) = match completion {
-        Some((
-            Completion {
-                end: End::Finish { result, .. },
-                ..
-            },
-            true,
-        )) => (None, Some(result)),
-        other => (other.map(|(completion, _)| completion), None),
-    };
-    Closing {
-        completion,
-        own_termination,
-        actions: rest,
-    }
-}
-
-/// Why a response cannot be taken as it is (S-14.4, S-12.50).
-fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<FailureDetails> {
-    let entity = result.actions.iter().any(|action| match action {
-        Action::SendEntityMessage { .. } => true,
-        Action::SendEvent { instance, .. } => instance.starts_with('@'),
-        _ => false,
-    });
-    if entity {
-        let message = "entities are not supported by this version of the server; the orchestration sent a message to one";
-        return Some(FailureDetails::new("EntitiesNotSupported", message, true));
-    }
-    let messages = result.actions.iter().filter(|a| is_message(a)).count();
-    if messages > MESSAGES_MAX {
-        let message = format!(
-            "the response sends {messages} messages to other instances; at most {MESSAGES_MAX} are allowed"
-        );
-        return Some(FailureDetails::new("TooManyMessages", &message, true));
-    }
-    let limit = limits.payload_bytes_max;
-    let (what, bytes) = payloads(result).find(|(_, bytes)| *bytes > limit)?;
-    let message = format!("the {what} has {bytes} bytes; at most {limit} are allowed");
-    Some(FailureDetails::new("PayloadTooLarge", &message, true))
-}
-
-fn is_message(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::CreateChild { .. } | Action::SendEvent { .. } | Action::Terminate { .. }
-    )
-}
-
-fn payloads(result: &EpisodeResult) -> impl Iterator<Item = (&'static str, usize)> + '_ {
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let of_action = move |action: &Action| match action {
-        Action::ScheduleTask { input, .. } => ("activity input", length(input)),
-        Action::CreateChild { input, .. } => ("sub-orchestration input", length(input)),
-        Action::SendEvent { input, .. } => ("event data", length(input)),
-        Action::Terminate { reason, .. } => ("termination reason", length(reason)),
-        Action::Complete(completion) => match &completion.end {
-            End::Finish { result, .. } => ("orchestration output", length(result)),
-            End::ContinueAsNew { input, carried, .. } => {
-                let largest = carried.iter().map(|c| length(&c.input)).max().unwrap_or(0);
-                ("orchestration input", length(input).max(largest))
-            }
-        },
-        Action::CreateTimer { .. } | Action::SendEntityMessage { .. } | Action::Rewind { .. } => {
-            ("timer", 0)
-        }
-    };
-    std::iter::once(("custom status", length(&result.custom_status)))
-        .chain(result.actions.iter().map(of_action))
-}
-
-fn too_long(most: u32) -> FailureDetails {
-    let message = format!("the history has more than {most} events; continue as new before that");
-    FailureDetails::new("HistoryTooLong", &message, true)
 }
 
 /// `{executionId}:{action id, 4 hex digits}`, the parent's; a GUID where that is over the limit (S-7.3).

@@ -63,6 +63,7 @@ impl ActivationActor {
     ) {
         let before = self.before();
         let now = self.now();
+        let is_replacement = self.instance.is_some();
         let created = orchestration::create(
             &mut self.instance,
             request,
@@ -72,14 +73,31 @@ impl ActivationActor {
         );
         let id = self.key.instance.clone();
         match created {
-            Ok(Created::Started(transition) | Created::Refused(transition)) => {
+            Ok(Created::Started(transition)) => {
+                if is_replacement {
+                    self.discard_messages();
+                }
                 self.turn(before, transition);
                 self.shared.answer(move || reply(Ok(()), id));
                 self.consider(None);
             }
-            Ok(Created::Ignored) => self.shared.answer(move || reply(Ok(()), id)),
+            // Only a parent is refused without an error, and it asks by a message.
+            Ok(Created::Ignored | Created::Refused(_)) => {
+                self.shared.answer(move || reply(Ok(()), id));
+            }
             Err(error) => self.shared.answer(move || reply(Err(error.into()), id)),
         }
+    }
+
+    /// What waits, or is on its way into the mailbox, belonged to the instance that goes (S-8.5, S-10.5).
+    fn discard_messages(&mut self) {
+        self.outdated = self.arriving;
+        let stale: Vec<Position> = self.mailbox.drain(..).map(|w| w.position).collect();
+        self.shared.decide(|turns| {
+            for position in stale {
+                turns.batch().remove_message(&self.key, position);
+            }
+        });
     }
 
     pub(super) fn view(&mut self, include_payloads: bool, reply: Reply<Option<View>>) {
@@ -298,15 +316,12 @@ impl ActivationActor {
             .services
             .cache
             .remove_history(&self.key, generation, chunks);
-        let stale: Vec<Position> = self.mailbox.drain(..).map(|w| w.position).collect();
+        self.discard_messages();
         let orphans = self.shared.services.dispatch.purge_activities(&self.key);
         self.shared.decide(|turns| {
             let batch = turns.batch();
             batch.remove_history(&self.key, generation, chunks);
             batch.remove_instance(&self.key);
-            for position in stale {
-                batch.remove_message(&self.key, position);
-            }
             for fence in orphans {
                 batch.remove_orphan(&self.key, &fence);
             }
@@ -431,7 +446,9 @@ impl ActivationActor {
     /// An own message is durable: it takes its place in the mailbox.
     pub(super) fn arrived(&mut self, position: Position, message: Message) {
         self.arriving = self.arriving.saturating_sub(1);
-        if self.instance.as_ref().is_some_and(|i| i.keeps(&message)) {
+        let is_outdated = self.outdated > 0;
+        self.outdated = self.outdated.saturating_sub(1);
+        if !is_outdated && self.instance.as_ref().is_some_and(|i| i.keeps(&message)) {
             self.mailbox.push_back(Waiting { position, message });
             self.consider(None);
         } else {

@@ -87,6 +87,8 @@ impl ActivationActor {
 
     /// Offers the next episode to the dispatcher, if there is one and nothing of this instance is out already (S-0.1).
     pub(super) fn consider(&mut self, avoid: Option<StreamId>) {
+        // Whatever led here is decided and written.
+        self.shared.turns.borrow_mut().mark_whole();
         if self.backing_off.is_some() || !self.has_work() {
             return;
         }
@@ -213,7 +215,8 @@ impl ActivationActor {
         let is_large = instance.record.history_bytes > EMBEDDED_HISTORY_BYTES_MAX;
         let is_streamed =
             granted.can_stream_history && (!fits_embedded || (is_large && !self.must_embed));
-        if !fits_embedded && !(is_streamed && bytes(true) <= limit) {
+        let fits_streamed = is_streamed && bytes(true) <= limit;
+        if !(fits_embedded || fits_streamed) {
             let size = if bytes(true) <= limit {
                 Size::Streamable
             } else {

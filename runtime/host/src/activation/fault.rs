@@ -27,33 +27,28 @@ impl ActivationActor {
             Input::Granted(granted) => Some(*granted),
             _ => None,
         };
-        let writes = self.shared.turns.borrow().writes();
+        self.shared.turns.borrow_mut().mark_whole();
         let taken = catch_unwind(AssertUnwindSafe(|| match input {
             Input::Passivate => self.passivate(number),
             input => self.decide(input),
         }));
         if taken.is_err() {
-            self.fault(granted, writes, context);
+            self.fault(granted, context);
         }
         self.shared.decided(number);
     }
 
-    fn fault(&mut self, granted: Option<Granted>, writes: u64, context: &mut Context<Self>) {
+    fn fault(&mut self, granted: Option<Granted>, context: &mut Context<Self>) {
         let instance = &self.key.instance;
         tracing::error!(hub = self.key.hub.0, %instance, "an input could not be decided; the instance is loaded again");
-        let has_written = self
-            .shared
-            .turns
-            .try_borrow()
-            .map_or(true, |turns| turns.writes() != writes);
-        if has_written {
+        let dispatch = &self.shared.services.dispatch;
+        let forget = || dispatch.forget_instance(&self.key, granted);
+        let is_forgotten = catch_unwind(AssertUnwindSafe(forget)).is_ok();
+        let is_whole = self.shared.turns.try_borrow().is_ok_and(|t| t.is_whole());
+        if !is_whole || !is_forgotten {
             let text = format!("a turn of instance {instance} was left half-way");
             self.shared.services.fail(text);
         }
-        self.shared
-            .services
-            .dispatch
-            .forget_instance(&self.key, granted);
         self.held = Some(Vec::new());
         let address = context.address();
         self.shared.answer(move || address.do_send(Reload));

@@ -162,14 +162,6 @@ impl Dispatch {
         }
     }
 
-    /// The lease ended otherwise than by an answer.
-    pub(crate) fn release(&self, token: Token) {
-        let mut state = self.lock();
-        if let Some((stream, _)) = Self::take_lease(&mut state, token) {
-            self.fill(&mut state, stream);
-        }
-    }
-
     /// The generation of a leased episode is over. If a peer without tokens has it, the next episode waits for its answer (S-4.16).
     pub(crate) fn fence(&self, key: &InstanceKey, token: Token) {
         let mut state = self.lock();
@@ -215,11 +207,12 @@ impl Dispatch {
         let mut state = self.lock();
         let leased = state.orchestrations.get(key).map(|l| l.token);
         let stream = match leased {
+            // What was granted was leased, or is an older grant that was declined.
             Some(token) => Self::take_lease(&mut state, token).map(|(stream, _)| stream),
             None => granted.map(|g| g.stream),
         };
-        if let (None, Some(granted)) = (leased, granted)
-            && let Some(stream) = state.streams.get_mut(&granted.stream)
+        if let (None, Some(id)) = (leased, stream)
+            && let Some(stream) = state.streams.get_mut(&id)
         {
             stream.release(KIND);
         }

@@ -9,9 +9,9 @@ use mainspring_proto as proto;
 use mainspring_proto::purge_instances_request::Request as PurgeRequest;
 use tonic::{Request, Status};
 
-use mainspring_host::{RandomIds, now};
 use crate::grpc::status::status;
 use crate::grpc::task_hub::{TaskHub, user_agent};
+use mainspring_host::{RandomIds, now};
 
 /// Most ids in one batch (S-14.1).
 const BATCH_IDS_MAX: usize = 500;
@@ -31,8 +31,9 @@ impl TaskHub {
         check_execution_id(request.execution_id.as_deref())?;
         limit.check_tags(&request.tags)?;
         limit.check_trace(request.parent_trace_context.as_ref())?;
-        let (instance, policy) = wire::new_instance(request, is_go_client, now(), &mut RandomIds::default())
-            .map_err(|error| status(error.into()))?;
+        let (instance, policy) =
+            wire::new_instance(request, is_go_client, now(), &mut RandomIds::default())
+                .map_err(|error| status(error.into()))?;
         let id = host
             .start_instance(hub, instance, policy)
             .await

@@ -359,6 +359,31 @@ fn a_pinned_episode_outlasts_a_suspension() {
     assert_eq!(world.nodes["a"].lease.as_ref(), Some(&first));
 }
 
+/// S-4.17, S-9.13: not even the link to a parent that was rewound meanwhile changes it.
+#[test]
+fn a_pinned_first_episode_outlasts_a_rewind_of_the_parent() {
+    let mut world = World::running(vec![child(1, "c")]);
+    world.settle();
+    world.lease("c").unwrap();
+    let node = world.nodes.get_mut("c").unwrap();
+    let first = node.lease.take().unwrap();
+    node.instance.as_mut().unwrap().pin(&first);
+    world.run_again("a", vec![fail(2, failure("Broken"))]);
+    world.rewind("a").unwrap();
+    world.settle();
+    world.lease("c").unwrap();
+    assert_eq!(world.nodes["c"].lease.as_ref(), Some(&first));
+    world
+        .respond("c", saying("", vec![complete(1, "x")]))
+        .unwrap();
+    world.settle();
+    assert_eq!(
+        world.nodes["a"].mailbox.len(),
+        1,
+        "it answers the new generation"
+    );
+}
+
 /// S-3.1, S-3.2: exactly one, always first.
 #[test]
 fn every_episode_begins_with_one_orchestrator_started() {

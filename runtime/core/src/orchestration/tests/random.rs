@@ -18,7 +18,7 @@ use crate::orchestration::{Origin, Record, ReusePolicy, Status};
 use crate::time::Timestamp;
 
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 300;
 const STEPS: usize = 160;
 
 /// Xorshift: the same numbers from the same seed, everywhere.
@@ -370,6 +370,7 @@ impl Run {
                 is_busy = true;
             }
             self.world.advance(Duration::from_secs(6));
+            self.look();
             for id in IDS {
                 if !self.exists(id) {
                     continue;

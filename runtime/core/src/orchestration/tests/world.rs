@@ -200,6 +200,12 @@ impl World {
         assert!(node.lease.is_none(), "'{id}' is leased already");
         let instance = node.instance.as_ref()?;
         let episode = instance.next_episode(node.mailbox.iter(), self.now, &self.limits)?;
+        // A host asks the record whether anything is due, not the history.
+        let record = &instance.record;
+        assert!(
+            !record.is_started || record.wants_episode || !node.mailbox.is_empty(),
+            "'{id}' does not say that an episode is due (S-3.5)"
+        );
         let events = episode
             .events
             .iter()
@@ -327,13 +333,6 @@ impl World {
         }
         let node = self.nodes.entry(id.clone()).or_default();
         let chunks = node.chunks.clone();
-        if matches!(message, Message::Start(_)) {
-            node.mailbox.retain(|_| {
-                node.instance
-                    .as_ref()
-                    .is_some_and(|i| !i.record.status.is_terminal())
-            });
-        }
         let transition = receive(
             &mut node.instance,
             &target,
