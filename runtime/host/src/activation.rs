@@ -318,10 +318,14 @@ impl ActivationActor {
 
     fn decide(&mut self, input: Input) {
         if let Some(damage) = &self.damage {
-            if let Input::Granted(granted) = input {
-                return self.shared.services.dispatch.decline(granted);
-            }
-            return input.fail(damage.clone());
+            let damage = damage.clone();
+            return match input {
+                Input::Granted(granted) => self.shared.services.dispatch.decline(granted),
+                Input::Retry { number, .. } if self.backing_off == Some(number) => {
+                    self.retry_loading()
+                }
+                input => input.fail(damage),
+            };
         }
         match input {
             Input::Create {

@@ -1,6 +1,7 @@
 """Durable timers: when they fire, in which order, and in which episode."""
 
 from datetime import timedelta
+from itertools import pairwise
 
 from durabletask import task
 
@@ -131,4 +132,4 @@ def test_the_clock_of_an_instance_rises_by_a_millisecond_at_least_from_episode_t
     sdk.output(instance)
     clocks = [event.timestamp for event in sdk.events(instance, "OrchestratorStarted")]
     assert len(clocks) == 3
-    assert all(later - earlier >= timedelta(milliseconds=1) for earlier, later in zip(clocks, clocks[1:]))
+    assert all(later - earlier >= timedelta(milliseconds=1) for earlier, later in pairwise(clocks))

@@ -74,17 +74,21 @@ pub(super) fn closing(actions: Vec<Action>, own: &InstanceId, has_children: bool
     }
 }
 
-/// Why a response cannot be taken as it is (S-14.4, S-12.50).
-pub(super) fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<FailureDetails> {
-    let entity = result.actions.iter().any(|action| match action {
+/// Why an instance fails whatever else its response says: it would wait for an entity for ever (S-12.50). Its other actions count.
+pub(super) fn unsupported(actions: &[Action]) -> Option<FailureDetails> {
+    let is_for_entity = |action: &Action| match action {
         Action::SendEntityMessage { .. } => true,
         Action::SendEvent { instance, .. } => instance.starts_with('@'),
         _ => false,
-    });
-    if entity {
+    };
+    actions.iter().any(is_for_entity).then(|| {
         let message = "entities are not supported by this version of the server; the orchestration sent a message to one";
-        return Some(FailureDetails::new("EntitiesNotSupported", message, true));
-    }
+        FailureDetails::new("EntitiesNotSupported", message, true)
+    })
+}
+
+/// Why a response cannot be taken as it is (S-14.4).
+pub(super) fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<FailureDetails> {
     let messages = result.actions.iter().filter(|a| is_message(a)).count();
     if messages > MESSAGES_MAX {
         let message = format!(

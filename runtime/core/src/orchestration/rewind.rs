@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::effect::Effect;
-use crate::history::{EXECUTION_STARTED_ID, EventKind, ExecutionRewound, HistoryEvent, INBOUND_ID};
+use crate::history::{
+    EXECUTION_STARTED_ID, EventKind, ExecutionRewound, HistoryEvent, INBOUND_ID, OtherKind,
+};
 use crate::id::{ExecutionId, FreshIds};
 use crate::message::{CarriedEvent, Fence, Message, Parent};
 use crate::time::Timestamp;
@@ -18,7 +20,7 @@ use super::{Episode, Orchestration, Start, Status, Suspension, Transition};
 impl Orchestration {
     /// Rewinds a failed instance. `history`: all chunks of the current generation.
     ///
-    /// Errors: `FailedPrecondition` unless it is failed; `Corrupt` when the history cannot be read.
+    /// Errors: `FailedPrecondition` unless it is failed, and if it held locks then (S-9.16); `Corrupt` when the history cannot be read.
     pub fn rewind(
         &mut self,
         reason: Option<String>,
@@ -56,6 +58,7 @@ impl Orchestration {
         for chunk in history {
             events.extend(wire::decode_chunk(chunk)?);
         }
+        self.check_locks(&events)?;
         let mut transition = Transition::default();
         let former = self.record.execution_id.clone();
         self.begin_generation(&mut transition, ids);
@@ -70,6 +73,26 @@ impl Orchestration {
         self.take_over(&mut transition, events, Vec::new());
         self.run_on(&mut transition, &former, now);
         Ok(transition)
+    }
+
+    /// The locks of a critical section were released when the instance failed: it cannot go on in the middle of one (S-9.16). Sections
+    /// do not nest, so the last word on locks tells.
+    fn check_locks(&self, events: &[HistoryEvent]) -> Result<(), Error> {
+        let last = events.iter().rev().find_map(|e| match &e.kind {
+            EventKind::Other(other) => match other.kind {
+                OtherKind::EntityLockGranted => Some(true),
+                OtherKind::EntityUnlockSent => Some(false),
+                _ => None,
+            },
+            _ => None,
+        });
+        if last != Some(true) {
+            return Ok(());
+        }
+        Err(Error::FailedPrecondition(format!(
+            "precondition failed: orchestration instance '{}' is in a critical section, where a rewind is not allowed",
+            self.id
+        )))
     }
 
     /// The marker of a rewind (S-9.13, step 4).
@@ -124,6 +147,7 @@ impl Orchestration {
                 self.id
             )));
         }
+        self.check_locks(&events)?;
         let former = self.record.execution_id.clone();
         let committed = self.commit_events(episode, None);
         let mut transition = Transition {

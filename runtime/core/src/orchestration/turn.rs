@@ -8,7 +8,7 @@ use crate::id::{ExecutionId, FreshIds, InstanceId, instance_id};
 use crate::message::{CarriedEvent, FailureDetails, Fence, Message, NewInstance, Parent};
 use crate::time::Timestamp;
 
-use super::response::{Closing, closing, fails, refusal, too_long};
+use super::response::{Closing, closing, fails, refusal, too_long, unsupported};
 use super::state::Suspension;
 use super::{Episode, Limits, Orchestration, Status, Transition};
 
@@ -28,7 +28,8 @@ impl Orchestration {
     /// Accepts a worker's response to an episode (S-3.12, S-4.1).
     ///
     /// What the response cannot have (a payload over the limit, an entity) fails the instance instead of the call: an error would only
-    /// bring the same response again. Errors: `Invalid` for a rewritten history that is none; the state is unchanged then.
+    /// bring the same response again. Errors, with the state unchanged: `Invalid` for a rewritten history that is none,
+    /// `FailedPrecondition` when the instance is finished or being terminated, so that the episode is void (S-4.16).
     pub fn complete(
         &mut self,
         episode: &Episode,
@@ -37,6 +38,10 @@ impl Orchestration {
         now: Timestamp,
         ids: &mut dyn FreshIds,
     ) -> Result<Transition, Error> {
+        if self.record.status.is_terminal() || self.record.terminating.is_some() {
+            let message = format!("the episode of instance '{}' is void", self.id);
+            return Err(Error::FailedPrecondition(message));
+        }
         if let Some(failure) = refusal(&result, limits) {
             return Ok(self.fail(Some(episode), failure, now, ids));
         }
@@ -54,6 +59,7 @@ impl Orchestration {
             return self.adopt_history(history, episode, now, ids);
         }
         let is_lone_failure = matches!(&actions[..], [Action::Complete(c)] if fails(c));
+        let unsupported = unsupported(&actions);
         let has_children = !self.children().is_empty()
             || actions
                 .iter()
@@ -63,12 +69,17 @@ impl Orchestration {
             own_termination,
             actions,
         } = closing(actions, &self.id, has_children);
+        let (completion, own_termination) = match unsupported {
+            None => (completion, own_termination),
+            Some(_) => (None, None),
+        };
         let confirming = actions
             .iter()
             .filter(|a| !matches!(a, Action::Terminate { .. }))
             .count();
         let events = self.record.history_events as usize + episode.events.len() + confirming;
         if completion.is_none()
+            && unsupported.is_none()
             && let Some(most) = limits
                 .history_events_max
                 .filter(|most| events > *most as usize)
@@ -78,7 +89,7 @@ impl Orchestration {
         let mut turn = Turn {
             transition: self.commit_events(episode, events_processed),
             now,
-            ends: completion.is_some(),
+            ends: completion.is_some() || unsupported.is_some(),
             continues: completion
                 .as_ref()
                 .is_some_and(|c| matches!(c.end, End::ContinueAsNew { .. })),
@@ -94,9 +105,14 @@ impl Orchestration {
         for action in actions {
             self.act(&mut turn, action, ids);
         }
-        match completion {
-            Some(completion) => self.end(&mut turn, completion, ids),
-            None => self.go_on(&mut turn),
+        match (unsupported, completion) {
+            (Some(failure), _) => {
+                let id = self.next_event_id();
+                let transition = &mut turn.transition;
+                self.finish(transition, id, Status::Failed, None, Some(failure), now);
+            }
+            (None, Some(completion)) => self.end(&mut turn, completion, ids),
+            (None, None) => self.go_on(&mut turn),
         }
         if let Some(output) = own_termination {
             self.begin_termination(&mut turn.transition, output, true, now);

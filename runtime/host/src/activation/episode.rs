@@ -102,7 +102,7 @@ impl ActivationActor {
             .shared
             .services
             .dispatch
-            .offer(&self.key, class.clone(), avoid)
+            .offer(&self.key, &class, avoid)
         {
             Some(granted) => {
                 self.queued = None;

@@ -4,11 +4,12 @@
 //! committed, so then the process stops; a restart finds the last whole one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use actix::{AsyncContext, Context, Handler, Message as ActorMessage};
 
 use super::{ActivationActor, Input, Numbered};
-use crate::dispatch::Granted;
+use crate::dispatch::{Granted, back_off};
 use crate::error::{Error, ErrorKind};
 
 /// All that was decided before the fault is durable.
@@ -62,7 +63,25 @@ impl ActivationActor {
         if let Err(error) = loaded {
             tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "an instance cannot be loaded");
             self.damage = Some(error);
+            self.faults += 1;
+            self.rest(back_off(self.faults + 1), None);
         }
+    }
+
+    /// Starts anew from the store.
+    fn load_again(&mut self) {
+        let (faults, waits) = (self.faults, self.waits);
+        *self = Self::new(self.key.clone(), Rc::clone(&self.shared));
+        self.faults = faults;
+        self.waits = waits;
+        self.attempts = faults + 1;
+        self.load_or_note_damage();
+    }
+
+    /// A damaged instance has rested: perhaps it can be loaded now.
+    pub(super) fn retry_loading(&mut self) {
+        self.load_again();
+        self.consider(None);
     }
 }
 
@@ -71,13 +90,12 @@ impl Handler<Reload> for ActivationActor {
 
     fn handle(&mut self, _: Reload, context: &mut Self::Context) {
         let held = self.held.take().unwrap_or_default();
-        let faults = self.faults + 1;
-        *self = Self::new(self.key.clone(), std::rc::Rc::clone(&self.shared));
-        self.faults = faults;
-        // What cannot be decided today cannot be decided at once again either.
-        self.attempts = faults + 1;
-        self.load_or_note_damage();
-        self.rest(crate::dispatch::back_off(self.attempts), None);
+        self.faults += 1;
+        self.load_again();
+        // What could not be decided now cannot be decided at once again either.
+        if self.damage.is_none() {
+            self.rest(back_off(self.attempts), None);
+        }
         for numbered in held {
             self.handle(numbered, context);
         }

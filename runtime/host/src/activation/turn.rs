@@ -20,6 +20,8 @@ pub(super) struct Before {
     /// As the indexes have it.
     indexed: Option<(Timestamp, Status, Option<Timestamp>)>,
     version: Option<String>,
+    /// A start that lies ahead, with its generation: it stands among the timers.
+    ahead: Option<(Timestamp, u32)>,
 }
 
 impl ActivationActor {
@@ -32,7 +34,27 @@ impl ActivationActor {
             .instance
             .as_ref()
             .and_then(|i| i.record.version.clone());
-        Before { indexed, version }
+        Before {
+            indexed,
+            version,
+            ahead: self.start_ahead(),
+        }
+    }
+
+    fn start_ahead(&self) -> Option<(Timestamp, u32)> {
+        let instance = self.instance.as_ref()?;
+        let is_waiting = !instance.record.is_started && !instance.record.status.is_terminal();
+        let at = instance.start.scheduled_start_at.filter(|_| is_waiting)?;
+        Some((at, instance.record.generation))
+    }
+
+    /// A start that will not come any more leaves the timers with its instance (S-11.24).
+    fn disarm_start(&self, before: &Before) {
+        if let Some((at, generation)) = before.ahead
+            && self.start_ahead() != before.ahead
+        {
+            self.write(|batch, key| batch.disarm_start(key, at, generation));
+        }
     }
 
     /// Writes a turn into the open batch: mailbox, history, effects, indexes, state. The machine has changed `self.instance` already.
@@ -83,6 +105,7 @@ impl ActivationActor {
     pub(super) fn settle(&mut self, before: Before) {
         self.draw_completed_at(&before);
         self.index(&before);
+        self.disarm_start(&before);
         if let Some(instance) = &self.instance {
             let record = instance.record.clone();
             self.write(|batch, key| batch.put_record(key, &record));

@@ -31,7 +31,7 @@ impl Dispatch {
     pub(crate) fn offer(
         &self,
         key: &InstanceKey,
-        class: Class,
+        class: &Class,
         avoid: Option<StreamId>,
     ) -> Option<Granted> {
         let mut state = self.lock();
@@ -39,13 +39,13 @@ impl Dispatch {
             return None;
         }
         if let Some(fenced) = state.fenced.get_mut(key) {
-            fenced.waiting = Some(class);
+            fenced.waiting = Some(class.clone());
             return None;
         }
-        let chosen = Self::choose(&mut state, key.hub, KIND, &class, avoid);
+        let chosen = Self::choose(&mut state, key.hub, KIND, class, avoid);
         let queues = state.hubs.entry(key.hub).or_default();
         let Some(id) = chosen else {
-            queues.orchestrations.push(class, key.clone());
+            queues.orchestrations.push(class.clone(), key.clone());
             return None;
         };
         queues.orchestrations.remove(key);

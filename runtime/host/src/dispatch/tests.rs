@@ -68,7 +68,7 @@ impl Bench {
 
     /// Hands an episode of `name` to whatever stream has room.
     fn hand_out(&self, instance: &str) -> Option<(StreamId, Token)> {
-        let granted = self.dispatch.offer(&key(instance), class("O"), None)?;
+        let granted = self.dispatch.offer(&key(instance), &class("O"), None)?;
         Some((granted.stream, self.lease(instance, granted)))
     }
 
@@ -209,7 +209,7 @@ async fn a_filter_lets_through_what_it_lists_and_the_rest_waits_for_another_stre
     }
     assert_eq!(names(&mut picky), ["pAY"]);
     assert!(
-        bench.dispatch.offer(&key("o"), class("O"), None).is_none(),
+        bench.dispatch.offer(&key("o"), &class("O"), None).is_none(),
         "a kind without entries gets nothing"
     );
     drop(picky);
@@ -307,7 +307,7 @@ async fn a_waiting_orchestration_is_granted_the_place_that_another_leaves() {
 async fn an_orchestration_that_waits_under_another_name_is_not_given_away_under_the_old_one() {
     let bench = bench();
     assert!(bench.hand_out("a").is_none());
-    let offered = bench.dispatch.offer(&key("a"), class("Other"), None);
+    let offered = bench.dispatch.offer(&key("a"), &class("Other"), None);
     assert!(offered.is_none());
     let only = |name: &str| StreamOptions {
         filters: Some(Filters {
@@ -323,7 +323,7 @@ async fn an_orchestration_that_waits_under_another_name_is_not_given_away_under_
     assert!(bench.told().is_none());
     let _second = bench.open(only("Other"));
     assert!(matches!(bench.told(), Some((_, Input::Granted(_)))));
-    bench.dispatch.offer(&key("b"), class("Nobody"), None);
+    bench.dispatch.offer(&key("b"), &class("Nobody"), None);
     bench.dispatch.withdraw(&key("b"));
     assert_eq!(bench.dispatch.waits_as(&key("b")), None);
 }

@@ -96,20 +96,31 @@ async fn a_fault_in_one_instance_concerns_nobody_else_and_is_got_over() {
     scene.start("a").await;
     let episode = worker.episode().await;
     worker.answer(&episode, vec![]).await;
+    // More chunks of history than the cache can hold.
+    for _ in 0..20 {
+        scene.raise("a", "before").await;
+        let episode = worker.episode().await;
+        worker.answer(&episode, vec![]).await;
+    }
     panics.store(1, Ordering::Release);
     // Handing out the next episode reads the history.
     scene.raise("a", "one").await;
     until(async || (panics.load(Ordering::Acquire) == 0).then_some(())).await;
-    panics.store(1, Ordering::Release);
+    assert!(scene.view("a").await.is_some(), "it was loaded again");
+    // The next time it cannot even be loaded again at once.
+    panics.store(2, Ordering::Release);
     let history = scene.host.history(scene.hub, "a", None, false);
     let refused = within(history).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
-    scene.raise("a", "two").await;
+    let view = || within(scene.host.get(scene.hub, "a", false));
+    assert_eq!(view().await.unwrap_err().kind(), ErrorKind::Internal);
     let page = scene.host.query(scene.hub, InstanceQuery::default());
     assert_eq!(within(page).await.unwrap().views.len(), 1);
     scene.start("b").await;
     let other = worker.episode().await;
     assert_eq!(other.id(), "b");
+    until(async || view().await.ok()).await;
+    scene.raise("a", "two").await;
     scene.raise("a", "three").await;
     let mut raised = Vec::new();
     while raised.len() < 3 {

@@ -518,8 +518,11 @@ fn a_message_to_an_entity_fails_the_instance() {
         },
     };
     for action in [message, event(1, "@counter@x", "go")] {
-        let world = World::running(vec![action]);
+        let world = World::running(vec![task(2, "A"), action, complete(9, "x")]);
         assert_eq!(failure_of(&world, "a").0, "EntitiesNotSupported");
+        // What else it did counts, as beside any other end.
+        assert_eq!(world.kinds("a")[2], "TaskScheduled");
+        assert!(world.activities[0].outlives);
     }
 }
 

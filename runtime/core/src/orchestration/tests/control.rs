@@ -373,3 +373,20 @@ fn an_instance_replaced_during_the_walk_holds_nobody_up() {
     assert_eq!(world.status("a"), Status::Terminated);
     assert_eq!(world.status("c"), Status::Pending);
 }
+
+/// S-4.16, S-9.7, S-9.8: an answer to the episode that was fenced changes nothing, frozen or finished.
+#[test]
+fn the_answer_to_a_fenced_episode_is_refused() {
+    for recurse in [false, true] {
+        let mut world = World::running(vec![child(1, "c")]);
+        world.raise("a", "go", None);
+        world.lease("a");
+        let fenced = world.nodes["a"].lease.clone();
+        assert!(world.terminate("a", Some("stop"), recurse));
+        let before = world.get("a").clone();
+        world.nodes.get_mut("a").unwrap().lease = fenced;
+        let late = saying("", vec![complete(2, "late")]);
+        assert!(world.respond("a", late).is_err());
+        assert_eq!(world.get("a"), &before);
+    }
+}

@@ -6,10 +6,11 @@ use super::script::*;
 use super::world::*;
 use crate::action::{Action, EpisodeResult};
 use crate::error::ErrorKind;
-use crate::history::{EventKind, HistoryEvent};
+use crate::history::{EventKind, HistoryEvent, OtherEvent, OtherKind};
 use crate::id::ExecutionId;
 use crate::message::Message;
 use crate::orchestration::Status;
+use crate::time::Timestamp;
 
 /// "a" scheduled 1 (succeeded) and 2 (failed), and failed.
 fn failed() -> World {
@@ -387,6 +388,25 @@ fn rewriting() -> (World, Vec<HistoryEvent>) {
         }
     }
     (world, history)
+}
+
+/// S-9.16: the lock was released at the failure; a section that was left is none.
+#[test]
+fn a_history_that_ends_in_a_critical_section_is_refused() {
+    let (mut world, mut history) = rewriting();
+    let of = |kind| HistoryEvent {
+        id: -1,
+        at: Timestamp::MIN,
+        kind: EventKind::Other(OtherEvent {
+            kind,
+            body: bytes::Bytes::new(),
+        }),
+    };
+    history.push(of(OtherKind::EntityLockGranted));
+    let error = world.respond("a", rewinding(history.clone())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    history.push(of(OtherKind::EntityUnlockSent));
+    world.respond("a", rewinding(history)).unwrap();
 }
 
 /// S-9.15.
