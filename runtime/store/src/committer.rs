@@ -65,7 +65,8 @@ impl Committer {
     ///
     /// `done` is called in the order of submissions: with the commit number once the batch is durable, with `Fenced` when the
     /// batch is of a former epoch. An empty batch is a barrier: its `done` says that everything submitted before is durable.
-    /// After [`Committer::stop`] or a fatal error `done` is dropped without being called.
+    /// After [`Committer::stop`] `done` is dropped without being called. What a fatal error caught is neither called nor dropped:
+    /// nobody knows whether it will be found.
     pub fn submit(&self, batch: Batch, done: Done) {
         // A committer that has ended drops the submission, which is what its documentation says.
         let _ = self.submissions.send(Submission::Write(batch, done));
