@@ -500,6 +500,16 @@ impl Input {
 }
 
 impl ActivationActor {
+    /// What every log line about this instance is said within.
+    fn span(&self) -> tracing::Span {
+        let hub = self.shared.services.hub_name(self.key.hub);
+        let generation = self
+            .instance
+            .as_ref()
+            .map_or("", |i| i.record.execution_id.as_str());
+        tracing::info_span!("instance", hub, instance = %self.key.instance, generation)
+    }
+
     fn now(&self) -> mainspring_core::time::Timestamp {
         clock::now()
     }

@@ -35,7 +35,7 @@ pub struct Host {
 
 pub(crate) struct Inner {
     pub(crate) services: Arc<Services>,
-    pub(crate) hubs: Hubs,
+    pub(crate) hubs: Arc<Hubs>,
     credits: Semaphore,
     /// Turns true when stopping; waits end with it.
     stop: watch::Sender<bool>,
@@ -71,11 +71,16 @@ impl Host {
             performer: std::sync::OnceLock::new(),
             config,
             runtime: runtime.clone(),
+            hubs: std::sync::OnceLock::new(),
             started_at: Instant::now(),
             is_stopping: AtomicBool::new(false),
             fatal,
         });
-        let hubs = Hubs::open(&services)?;
+        let hubs = Arc::new(Hubs::open(&services)?);
+        assert!(
+            services.hubs.set(Arc::clone(&hubs)).is_ok(),
+            "a host starts once"
+        );
         // Whatever is in a mailbox up to here, nobody alive has been told of.
         let until = services.store.synced();
         let retired = query::retired_hubs(&*services.store.read())?;

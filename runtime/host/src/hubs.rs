@@ -57,7 +57,7 @@ impl Hubs {
             .copied()
     }
 
-    fn name_of(&self, hub: HubId) -> Option<String> {
+    pub(crate) fn name_of(&self, hub: HubId) -> Option<String> {
         self.names
             .read()
             .expect("no panic while hubs are locked")

@@ -29,6 +29,7 @@ use crate::completion::CompletionClock;
 use crate::config::HostConfig;
 use crate::dispatch::Dispatch;
 use crate::error::{Error, ErrorKind};
+use crate::hubs::Hubs;
 use crate::perform::{Committed, Performer};
 use crate::placement::Placement;
 use crate::timers::TimerWindow;
@@ -48,6 +49,7 @@ pub(crate) struct Services {
     pub(crate) config: HostConfig,
     /// The runtime of the network side, for what comes due later.
     pub(crate) runtime: Handle,
+    pub(crate) hubs: OnceLock<Arc<Hubs>>,
     pub(crate) started_at: Instant,
     pub(crate) is_stopping: AtomicBool,
     /// Stops the process: what is in memory can no longer be trusted.
@@ -59,6 +61,12 @@ impl Services {
         self.performer
             .get()
             .expect("the performer starts before the first input")
+    }
+
+    /// A hub's name for logs; its number when it has none any more.
+    pub(crate) fn hub_name(&self, hub: HubId) -> String {
+        let name = self.hubs.get().and_then(|hubs| hubs.name_of(hub));
+        name.unwrap_or_else(|| format!("#{}", hub.0))
     }
 
     /// A fault that is not one instance's alone.

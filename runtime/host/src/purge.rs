@@ -236,7 +236,7 @@ impl Host {
                 let page = match listed {
                     Ok(page) => page,
                     Err(error) => {
-                        tracing::error!(%error, hub = hub.0, "expired instances cannot be listed");
+                        tracing::error!(%error, hub = self.inner.services.hub_name(hub), "expired instances cannot be listed");
                         break;
                     }
                 };
@@ -253,7 +253,8 @@ impl Host {
 
     async fn purge_expired_one(&self, hub: HubId, id: &str) {
         if let Err(error) = self.purge_match(hub, id, false).await {
-            tracing::warn!(%error, hub = hub.0, instance = id, "an expired instance could not be purged");
+            let hub = self.inner.services.hub_name(hub);
+            tracing::warn!(%error, hub, instance = id, "an expired instance could not be purged");
         }
     }
 }

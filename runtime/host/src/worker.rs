@@ -22,7 +22,7 @@ impl Host {
     /// Opens a stream of work items. It starts with a health ping and never ends without an error (S-13.2, S-1.14).
     pub fn open_stream(&self, hub: HubId, options: StreamOptions) -> Result<WorkItems, Error> {
         tracing::info!(
-            hub = hub.0,
+            hub = self.inner.services.hub_name(hub),
             worker = options.worker,
             agent = options.peer.user_agent,
             "worker connected"

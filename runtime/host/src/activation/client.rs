@@ -436,7 +436,9 @@ impl ActivationActor {
         match decided {
             Ok(transition) => self.turn(before, transition),
             Err(error) => {
-                tracing::warn!(%error, hub = self.key.hub.0, instance = %self.key.instance, "a message could not be applied and was dropped");
+                self.span().in_scope(
+                    || tracing::warn!(%error, "a message could not be applied and was dropped"),
+                );
                 self.mark_busy();
             }
         }
@@ -531,7 +533,8 @@ impl ActivationActor {
                 .filter(|(position, m)| !m.waits() && position.commit <= until)
                 .collect(),
             Err(error) => {
-                tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "a mailbox cannot be read");
+                self.span()
+                    .in_scope(|| tracing::error!(%error, "a mailbox cannot be read"));
                 Vec::new()
             }
         }
@@ -551,9 +554,9 @@ impl ActivationActor {
                         .schedule(self.key.clone(), task, true);
                 }
             }
-            Err(error) => {
-                tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "open activities cannot be read")
-            }
+            Err(error) => self
+                .span()
+                .in_scope(|| tracing::error!(%error, "open activities cannot be read")),
         }
     }
 }

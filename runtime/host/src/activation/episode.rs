@@ -199,7 +199,8 @@ impl ActivationActor {
         let past = match self.history() {
             Ok(past) => past,
             Err(error) => {
-                tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "history cannot be read");
+                self.span()
+                    .in_scope(|| tracing::error!(%error, "history cannot be read"));
                 self.damage = Some(error);
                 return services.dispatch.decline(granted);
             }
@@ -233,7 +234,10 @@ impl ActivationActor {
             is_streamed,
             &token.to_string(),
         );
-        tracing::trace!(hub = self.key.hub.0, instance = %self.key.instance, events = episode.events.len(), "episode dispatched");
+        if tracing::enabled!(tracing::Level::TRACE) {
+            self.span()
+                .in_scope(|| tracing::trace!(events = episode.events.len(), "episode dispatched"));
+        }
         self.oversize = None;
         self.lease = Some(Leased {
             token,

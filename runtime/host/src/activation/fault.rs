@@ -41,7 +41,9 @@ impl ActivationActor {
 
     fn fault(&mut self, granted: Option<Granted>, context: &mut Context<Self>) {
         let instance = &self.key.instance;
-        tracing::error!(hub = self.key.hub.0, %instance, "an input could not be decided; the instance is loaded again");
+        self.span().in_scope(|| {
+            tracing::error!("an input could not be decided; the instance is loaded again")
+        });
         let dispatch = &self.shared.services.dispatch;
         let forget = || dispatch.forget_instance(&self.key, granted);
         let is_forgotten = catch_unwind(AssertUnwindSafe(forget)).is_ok();
@@ -61,7 +63,8 @@ impl ActivationActor {
             Err(Error::new(ErrorKind::Internal, message))
         });
         if let Err(error) = loaded {
-            tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "an instance cannot be loaded");
+            self.span()
+                .in_scope(|| tracing::error!(%error, "an instance cannot be loaded"));
             self.damage = Some(error);
             self.faults += 1;
             self.rest(back_off(self.faults + 1), None);

@@ -144,7 +144,9 @@ impl ActivationActor {
         match self.released_tasks(execution_id, schedulings, old_generation, before) {
             Ok(tasks) => tasks,
             Err(error) => {
-                tracing::error!(%error, hub = self.key.hub.0, instance = %self.key.instance, "activities of an ended generation cannot be read");
+                self.span().in_scope(
+                    || tracing::error!(%error, "activities of an ended generation cannot be read"),
+                );
                 Vec::new()
             }
         }
@@ -438,8 +440,12 @@ impl ActivationActor {
     }
 
     fn log(&self, before: &Before) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let _span = self.span().entered();
         let Some(instance) = &self.instance else {
-            tracing::debug!(hub = self.key.hub.0, instance = %self.key.instance, "instance removed");
+            tracing::debug!("instance removed");
             return;
         };
         let record = &instance.record;
@@ -447,14 +453,7 @@ impl ActivationActor {
             .indexed
             .is_none_or(|(_, status, _)| status != record.status)
         {
-            tracing::debug!(
-                hub = self.key.hub.0,
-                instance = %self.key.instance,
-                generation = %record.execution_id.as_str(),
-                name = record.name,
-                status = ?record.status,
-                "status changed"
-            );
+            tracing::debug!(name = record.name, status = ?record.status, "status changed");
         }
     }
 }
