@@ -244,7 +244,8 @@ impl Host {
     }
 }
 
-pub(crate) fn check_batch(count: usize) -> Result<(), Error> {
+/// Refuses a batch request with too many instance ids (S-14.1).
+pub fn check_batch(count: usize) -> Result<(), Error> {
     if count > BATCH_IDS_MAX {
         return Err(Error::invalid(format!(
             "the batch holds {count} instance ids; at most {BATCH_IDS_MAX} are allowed"

@@ -36,6 +36,7 @@ pub use api::{
     Filter, Filters, HistoryGuard, HistoryStream, InstanceQuery, ListPage, ListQuery, Peer, Purge,
     Purged, QueryPage, StreamOptions, WorkKind,
 };
+pub use client::check_batch;
 pub use clock::{RandomIds, now};
 pub use config::HostConfig;
 pub use dispatch::WorkItems;

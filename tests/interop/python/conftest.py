@@ -7,10 +7,12 @@ down have one of their own.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sdk import ALL_KINDS, KINDS, Sdk
-from server import Server
+from server import START_SECONDS, Server
 
 HUBS = ["default", "idle", "second", "versions", "filters", "purge", "lists", "lost"]
 """`idle` never has a worker, `second` has one where a test starts it; the rest have one topic each."""
@@ -19,9 +21,19 @@ HUBS = ["default", "idle", "second", "versions", "filters", "purge", "lists", "l
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("shared"), "--task-hubs", ",".join(HUBS)).start()
+    _wait_until_serving(server)
     yield server
     assert server.is_running(), f"the shared server ended by itself\n{server.log_tail()}"
     server.stop()
+
+
+def _wait_until_serving(server: Server) -> None:
+    """A server prints its addresses before its store is open; the health service tells when it is."""
+    request = health_pb2.HealthCheckRequest()
+    with grpc.insecure_channel(server.address) as channel:
+        for answer in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=START_SECONDS):
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
 
 
 @pytest.fixture

@@ -4,17 +4,13 @@ use std::time::Duration;
 
 use mainspring_core::id::INSTANCE_ID_CHARS_MAX;
 use mainspring_core::wire;
-use mainspring_host::{InstanceQuery, ListQuery, Purge};
+use mainspring_host::{InstanceQuery, ListQuery, Purge, RandomIds, check_batch, now};
 use mainspring_proto as proto;
 use mainspring_proto::purge_instances_request::Request as PurgeRequest;
 use tonic::{Request, Status};
 
 use crate::grpc::status::status;
 use crate::grpc::task_hub::{TaskHub, user_agent};
-use mainspring_host::{RandomIds, now};
-
-/// Most ids in one batch (S-14.1).
-const BATCH_IDS_MAX: usize = 500;
 
 impl TaskHub {
     pub(super) async fn start(
@@ -284,12 +280,7 @@ fn check_execution_id(id: Option<&str>) -> Result<(), Status> {
 
 fn batch(batch: Option<proto::InstanceBatch>) -> Result<Vec<String>, Status> {
     let ids = batch.unwrap_or_default().instance_ids;
-    if ids.len() > BATCH_IDS_MAX {
-        return Err(Status::invalid_argument(format!(
-            "the batch holds {} instance ids, the limit is {BATCH_IDS_MAX}",
-            ids.len()
-        )));
-    }
+    check_batch(ids.len()).map_err(status)?;
     Ok(ids)
 }
 
