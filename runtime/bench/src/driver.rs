@@ -1,50 +1,16 @@
-//! The client side: a closed loop of orchestrations that are started and waited for.
+//! The closed loop: operations of clients, each begun when another has ended.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
-use mainspring_proto::client::TaskHubSidecarServiceClient;
-use mainspring_proto::{CreateInstanceRequest, GetInstanceRequest, OrchestrationStatus};
-use tonic::Request;
-use tonic::transport::{Channel, Endpoint};
+use anyhow::Context;
+use tokio::time::timeout;
 
-/// The generated client on a plain channel.
-pub type Client = TaskHubSidecarServiceClient<Channel>;
+use crate::client::{Client, OPERATION_LIMIT};
 
 /// Connections of a loop with more than one operation outstanding: one alone would serialise on its own frames.
 const CONNECTIONS: usize = 4;
-
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
-
-/// One orchestration that takes longer has failed.
-const OPERATION_LIMIT: Duration = Duration::from_secs(120);
-
-/// Connects to `HOST:PORT`.
-pub async fn connect(address: &str) -> anyhow::Result<Client> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))?
-        .tcp_nodelay(true)
-        .initial_connection_window_size(8 << 20)
-        .initial_stream_window_size(4 << 20)
-        .connect()
-        .await
-        .with_context(|| format!("no server answers at {address}"))?;
-    Ok(TaskHubSidecarServiceClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
-}
-
-/// One operation of a loop: an orchestration, and the output that it has to end with.
-#[derive(Debug, Clone)]
-pub struct Operation {
-    /// Name of the orchestrator.
-    pub name: &'static str,
-    /// Its input.
-    pub input: String,
-    /// Its only right output.
-    pub output: String,
-}
 
 /// How a loop runs: `outstanding` operations at any time, `count` in all unless `limit` passes first.
 #[derive(Debug, Clone, Copy)]
@@ -67,14 +33,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Operations that ended.
+    pub fn count(&self) -> usize {
+        self.latencies.len()
+    }
+
     /// Operations a second.
     pub fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.wall.as_secs_f64()
+        self.count() as f64 / self.wall.as_secs_f64()
     }
 
     /// The latency that the share `q` of all operations did not exceed, in milliseconds.
     pub fn quantile_ms(&self, q: f64) -> f64 {
-        let last = self.latencies.len().saturating_sub(1);
+        let last = self.count().saturating_sub(1);
         let index = (last as f64 * q).round() as usize;
         self.latencies
             .get(index)
@@ -82,17 +53,17 @@ impl Outcome {
     }
 }
 
-/// Runs a closed loop against the server at `address`. `operation` tells what the n-th one is.
+/// Runs a closed loop against the server at `address`. `operation` does the n-th operation and checks its result.
 ///
-/// Fails with the first operation that fails or ends with a wrong output: figures of a broken run mean nothing.
+/// Fails with the first operation that fails: figures of a broken run mean nothing.
 pub async fn run(
     address: &str,
     pace: Pace,
-    operation: impl Fn(usize) -> Operation + 'static,
+    operation: impl AsyncFn(&mut Client, usize) -> anyhow::Result<()> + 'static,
 ) -> anyhow::Result<Outcome> {
     let mut clients = Vec::new();
     for _ in 0..pace.outstanding.min(CONNECTIONS) {
-        clients.push(connect(address).await?);
+        clients.push(Client::connect(address).await?);
     }
     let operation = Rc::new(operation);
     let next = Rc::new(Cell::new(0));
@@ -107,7 +78,9 @@ pub async fn run(
                 while begun.elapsed() < pace.limit && next.get() < pace.count {
                     let number = next.replace(next.get() + 1);
                     let started = Instant::now();
-                    perform(&mut client, &operation(number)).await?;
+                    timeout(OPERATION_LIMIT, operation(&mut client, number))
+                        .await
+                        .with_context(|| format!("operation {number}"))??;
                     latencies.push(started.elapsed());
                 }
                 anyhow::Ok(latencies)
@@ -126,38 +99,4 @@ pub async fn run(
     let wall = begun.elapsed();
     latencies.sort_unstable();
     Ok(Outcome { wall, latencies })
-}
-
-async fn perform(client: &mut Client, operation: &Operation) -> anyhow::Result<()> {
-    let start = CreateInstanceRequest {
-        name: operation.name.to_owned(),
-        input: Some(operation.input.clone()),
-        ..Default::default()
-    };
-    let instance_id = client
-        .start_instance(start)
-        .await
-        .map_err(|status| anyhow!("start: {}: {}", status.code(), status.message()))?
-        .into_inner()
-        .instance_id;
-    let mut wait = Request::new(GetInstanceRequest {
-        instance_id: instance_id.clone(),
-        get_inputs_and_outputs: true,
-    });
-    wait.set_timeout(OPERATION_LIMIT);
-    let state = client
-        .wait_for_instance_completion(wait)
-        .await
-        .map_err(|status| anyhow!("{instance_id}: {}: {}", status.code(), status.message()))?
-        .into_inner()
-        .orchestration_state
-        .with_context(|| format!("{instance_id}: no state"))?;
-    ensure!(
-        state.orchestration_status() == OrchestrationStatus::Completed
-            && state.output.as_deref() == Some(&operation.output),
-        "{instance_id}: ended {} with output {:?}",
-        state.orchestration_status().as_str_name(),
-        state.output,
-    );
-    Ok(())
 }

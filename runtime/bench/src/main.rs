@@ -1,13 +1,15 @@
 //! Measures a release build of `mainspring` the way its users meet it: server, worker and client are three
 //! processes, and everything passes through the published gRPC protocol.
 //!
-//! Reading order: [`workload`] says what is done, [`driver`] does it in a closed loop, [`worker`] executes it,
-//! [`process`] starts and watches the processes, [`report`] turns figures into rows and tables.
+//! Reading order: [`workload`] says what is done, [`driver`] has [`client`]s do it in a closed loop, [`worker`] executes
+//! it, both over [`grpc`]; [`process`] starts and watches the processes, [`report`] turns figures into rows and tables.
 //!
 //! It knows the protocol and the server's command line, and nothing of the server's inside. Worker and driver do as
 //! little as the protocol allows, so that the server is what is measured.
 
+mod client;
 mod driver;
+mod grpc;
 mod process;
 mod report;
 mod worker;
@@ -22,6 +24,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::report::Report;
 use crate::workload::{Plan, Workload};
+
+// Work is handed from thread to thread, and freed where it ends.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures a release build of mainspring over gRPC and prints rows `workload metric value unit`.
 #[derive(Debug, Parser)]
@@ -48,7 +54,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Measure {
     /// Workloads, in order
-    #[arg(value_enum, default_values = ["w1", "w2", "w6"])]
+    #[arg(value_enum, default_values = ["w1", "w2", "w3", "w6"])]
     workloads: Vec<Workload>,
 
     /// The server's binary [default: mainspring, beside this binary]

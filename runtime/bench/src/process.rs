@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::worker;
 
 /// A server opens its store within 25 s; a loaded machine gets a little more.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -52,6 +55,12 @@ impl Process {
             .and_then(|id| Pid::from_raw(id as i32))
             .with_context(|| format!("{name} ended at once"))?;
         Ok(Self { child, pid })
+    }
+
+    /// What the process prints, if it was started with a pipe.
+    fn lines(&mut self) -> anyhow::Result<Lines<BufReader<ChildStdout>>> {
+        let output = self.child.stdout.take().context("no pipe to read from")?;
+        Ok(BufReader::new(output).lines())
     }
 
     /// Sends `signal` and waits until the process has ended.
@@ -127,6 +136,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What this process has used so far.
+    pub fn of_us() -> Self {
+        Self::of(rustix::process::getpid())
+    }
+
     fn of(pid: Pid) -> Self {
         let pid = pid.as_raw_nonzero();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -176,12 +190,7 @@ pub async fn start_server(binary: &Path, data_dir: &Path) -> anyhow::Result<(Pro
             .env("MAINSPRING_LOG", "warn")
             .stdout(Stdio::piped()),
     )?;
-    let stdout = server
-        .child
-        .stdout
-        .take()
-        .context("the server has no output")?;
-    let mut lines = BufReader::new(stdout).lines();
+    let mut lines = server.lines()?;
     let announced = timeout(START_LIMIT, async {
         while let Some(line) = lines.next_line().await? {
             if let Some(address) = line.strip_prefix(ANNOUNCEMENT) {
@@ -198,10 +207,25 @@ pub async fn start_server(binary: &Path, data_dir: &Path) -> anyhow::Result<(Pro
     Ok((server, address))
 }
 
-/// Starts this binary again as a worker.
-pub fn start_worker(address: &str) -> anyhow::Result<Process> {
+/// Starts this binary again as a worker. With it comes the number of operations of entities that it has applied so far.
+pub fn start_worker(address: &str) -> anyhow::Result<(Process, watch::Receiver<u64>)> {
     let ours = std::env::current_exe().context("the path of this binary is not known")?;
-    Process::spawn(Command::new(ours).args(["worker", "--addr", address]))
+    let mut worker = Process::spawn(
+        Command::new(ours)
+            .args(["worker", "--addr", address])
+            .stdout(Stdio::piped()),
+    )?;
+    let mut lines = worker.lines()?;
+    let (told, applied) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            let number = line.strip_prefix(worker::APPLIED).map(str::parse);
+            if let Some(Ok(number)) = number {
+                told.send_replace(number);
+            }
+        }
+    });
+    Ok((worker, applied))
 }
 
 /// Bytes allocated on disk below a folder.

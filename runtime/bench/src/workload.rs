@@ -2,17 +2,22 @@
 //!
 //! - **W1**: a chain of five activities; 1, 64 and 512 chains outstanding.
 //! - **W2**: a fan-out of 1,000 activities; one, and 20 at a time.
+//! - **W3**: a counter entity; one key, and 10,000 keys; signals, and calls by orchestrations.
 //! - **W6**: memory of a server that has nothing to do; disk used by one completed chain.
+
+mod counters;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
-use crate::driver::{self, Operation, Outcome, Pace};
+use crate::client::Client;
+use crate::driver::{self, Pace};
 use crate::process::{self, Process, Usage};
 use crate::report::Report;
 use crate::worker::{CHAIN, CHAIN_STEPS, FAN};
@@ -45,6 +50,8 @@ pub enum Workload {
     W1,
     /// Fan-outs of 1,000 activities: one, and 20 at a time
     W2,
+    /// A counter entity, one key and 10,000 keys: signals and calls, with 64 and 512 outstanding
+    W3,
     /// Memory when idle, disk for each completed instance
     W6,
 }
@@ -55,6 +62,7 @@ impl Workload {
         match self {
             Workload::W1 => chains(plan, report).await,
             Workload::W2 => fans(plan, report).await,
+            Workload::W3 => counters::measure(plan, report).await,
             Workload::W6 => {
                 idle_memory(plan, report).await?;
                 disk(plan, report).await
@@ -73,12 +81,14 @@ async fn chains(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             count,
             limit: plan.limit,
         };
-        let (outcome, used) = bench.measure(pace, chain).await?;
+        let meter = bench.meter();
+        let outcome = driver::run(&bench.address, pace, chain).await?;
         report.add(&name, "workflows", outcome.rate(), "1/s");
         report.add(&name, "steps", outcome.rate() * CHAIN_STEPS as f64, "1/s");
         report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
         report.add(&name, "p99", outcome.quantile_ms(0.99), "ms");
-        used.add_to(report, &name, &outcome);
+        report.add(&name, "n", outcome.count() as f64, "ops");
+        meter.add_to(report, &name, outcome.count());
     }
     bench.stop().await
 }
@@ -94,7 +104,8 @@ async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             // A fan-out in progress is always awaited; this only keeps the next one from being begun.
             limit: plan.limit * 6,
         };
-        let (outcome, used) = bench.measure(pace, fan).await?;
+        let meter = bench.meter();
+        let outcome = driver::run(&bench.address, pace, fan).await?;
         report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
         report.add(&name, "max", outcome.quantile_ms(1.0), "ms");
         report.add(
@@ -103,7 +114,8 @@ async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             outcome.rate() * FAN_WIDTH as f64,
             "1/s",
         );
-        used.add_to(report, &name, &outcome);
+        report.add(&name, "n", outcome.count() as f64, "ops");
+        meter.add_to(report, &name, outcome.count() * FAN_WIDTH);
     }
     bench.stop().await
 }
@@ -112,7 +124,7 @@ async fn idle_memory(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let folder = new_folder(plan)?;
     let begun = Instant::now();
     let (server, address) = process::start_server(&plan.server, folder.path()).await?;
-    driver::connect(&address).await?;
+    Client::connect(&address).await?;
     report.add(
         "W6",
         "listening",
@@ -133,7 +145,7 @@ async fn disk(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
         limit: plan.limit * 6,
     };
     let outcome = driver::run(&bench.address, pace, chain).await?;
-    let completed = outcome.latencies.len() as f64;
+    let completed = outcome.count() as f64;
     let per_workflow = |folder: &Path| {
         process::disk_bytes(folder).map(|bytes| bytes.saturating_sub(empty) as f64 / completed)
     };
@@ -167,7 +179,7 @@ pub async fn count_syncs(plan: &Plan, report: &mut Report) -> anyhow::Result<()>
         let outcome = driver::run(&bench.address, pace, chain).await?;
         strace.stop(Signal::INT).await?;
         let text = std::fs::read_to_string(&summary).context("strace left no summary")?;
-        report.add(&name, "workflows", outcome.latencies.len() as f64, "ops");
+        report.add(&name, "workflows", outcome.count() as f64, "ops");
         let calls = sync_calls(&text);
         let total = calls.iter().map(|(_, count)| count).sum();
         report.add(&name, "sync_calls", total, "calls");
@@ -204,6 +216,8 @@ fn sync_calls(summary: &str) -> Vec<(String, f64)> {
 struct Bench {
     server: Process,
     worker: Process,
+    /// Operations of entities that the worker has applied so far.
+    applied: watch::Receiver<u64>,
     address: String,
     folder: TempDir,
 }
@@ -212,10 +226,11 @@ impl Bench {
     async fn start(plan: &Plan) -> anyhow::Result<Self> {
         let folder = new_folder(plan)?;
         let (server, address) = process::start_server(&plan.server, folder.path()).await?;
-        let worker = process::start_worker(&address)?;
+        let (worker, applied) = process::start_worker(&address)?;
         Ok(Self {
             server,
             worker,
+            applied,
             address,
             folder,
         })
@@ -231,19 +246,17 @@ impl Bench {
         driver::run(&self.address, pace, chain).await.map(drop)
     }
 
-    /// Runs a loop; what the processes used for it goes with the outcome.
-    async fn measure(
-        &self,
-        pace: Pace,
-        operation: fn(usize) -> Operation,
-    ) -> anyhow::Result<(Outcome, Used)> {
-        let before = (self.server.usage(), self.worker.usage());
-        let outcome = driver::run(&self.address, pace, operation).await?;
-        let used = Used {
-            server: self.server.usage().since(before.0),
-            worker: self.worker.usage().since(before.1),
-        };
-        Ok((outcome, used))
+    /// Begins to count what the processes use.
+    fn meter(&self) -> Meter<'_> {
+        Meter {
+            bench: self,
+            begun: Instant::now(),
+            before: self.usages(),
+        }
+    }
+
+    fn usages(&self) -> [Usage; 3] {
+        [self.server.usage(), self.worker.usage(), Usage::of_us()]
     }
 
     async fn stop(self) -> anyhow::Result<()> {
@@ -258,21 +271,26 @@ impl Bench {
     }
 }
 
-/// What a loop cost.
-struct Used {
-    server: Usage,
-    worker: Usage,
+/// What the processes have used when it began.
+struct Meter<'a> {
+    bench: &'a Bench,
+    begun: Instant,
+    before: [Usage; 3],
 }
 
-impl Used {
-    fn add_to(&self, report: &mut Report, name: &str, outcome: &Outcome) {
-        let (count, wall) = (outcome.latencies.len() as f64, outcome.wall.as_secs_f64());
-        let (server, worker) = (self.server.cpu.as_secs_f64(), self.worker.cpu.as_secs_f64());
-        let written = self.server.written_bytes as f64;
-        report.add(name, "n", count, "ops");
-        report.add(name, "cpu_server", server / wall, "cores");
-        report.add(name, "cpu_worker", worker / wall, "cores");
-        report.add(name, "cpu_server_per_op", server * 1e6 / count, "us");
+impl Meter<'_> {
+    /// Reports what has been used since for `count` operations.
+    fn add_to(&self, report: &mut Report, name: &str, count: usize) {
+        let (wall, count) = (self.begun.elapsed().as_secs_f64(), count as f64);
+        let now = self.bench.usages();
+        let used = [0, 1, 2].map(|process| now[process].since(self.before[process]));
+        for (process, used) in ["server", "worker", "driver"].into_iter().zip(used) {
+            let cpu = used.cpu.as_secs_f64();
+            report.add(name, &format!("cpu_{process}"), cpu / wall, "cores");
+            let metric = format!("cpu_{process}_per_op");
+            report.add(name, &metric, cpu * 1e6 / count, "us");
+        }
+        let written = used[0].written_bytes as f64;
         report.add(name, "written_server_per_op", written / count, "B");
     }
 }
@@ -284,22 +302,18 @@ fn new_folder(plan: &Plan) -> anyhow::Result<TempDir> {
         .with_context(|| format!("no folder can be made in {}", plan.data_dir.display()))
 }
 
-fn chain(number: usize) -> Operation {
+async fn chain(client: &mut Client, number: usize) -> anyhow::Result<()> {
     let input = format!("{{\"id\":{number},\"v\":1}}");
-    Operation {
-        name: CHAIN,
-        output: input.clone(),
-        input,
-    }
+    let output = client.run(CHAIN, &input).await?;
+    ensure!(output == input, "chain {number} returned {output:?}");
+    Ok(())
 }
 
-fn fan(_number: usize) -> Operation {
+async fn fan(client: &mut Client, number: usize) -> anyhow::Result<()> {
     let width = FAN_WIDTH.to_string();
-    Operation {
-        name: FAN,
-        output: width.clone(),
-        input: width,
-    }
+    let output = client.run(FAN, &width).await?;
+    ensure!(output == width, "fan-out {number} returned {output:?}");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -37,6 +37,12 @@ pub enum InvalidId {
         /// Its beginning.
         shown: String,
     },
+    /// It is to be an entity's and does not have the form of one.
+    #[error("entity id '{shown}' is not '@name@key' with a name")]
+    NotEntity {
+        /// Its beginning.
+        shown: String,
+    },
     /// It holds a control character.
     #[error("instance id '{shown}' contains a control character")]
     Control {
@@ -116,8 +122,8 @@ impl Visitor<'_> for TextVisitor {
 }
 
 text_id!(
-    /// Names one orchestration within a hub: 1 to [`INSTANCE_ID_CHARS_MAX`] characters, none of
-    /// them a control character, the first not '@' (S-10.1). Case counts. Cheap to clone.
+    /// Names one orchestration or entity within a hub: 1 to [`INSTANCE_ID_CHARS_MAX`] characters, none of
+    /// them a control character, the first '@' for entities alone (S-10.1, S-12.1). Case counts. Cheap to clone.
     InstanceId
 );
 
@@ -145,6 +151,39 @@ impl InstanceId {
             return Err(InvalidId::Control { shown: shown(id) });
         }
         Ok(Self::from_stored(id))
+    }
+
+    /// Checks an entity's id that came from outside: '@', a name, '@', a key. The name may not be empty, the key may (S-12.1).
+    /// Names are lower-cased: case does not count in them (S-12.2).
+    pub fn parse_entity(id: &str) -> Result<Self, InvalidId> {
+        let chars = id.chars().count();
+        if chars > INSTANCE_ID_CHARS_MAX {
+            let shown = shown(id);
+            return Err(InvalidId::TooLong { chars, shown });
+        }
+        if id.chars().any(char::is_control) {
+            return Err(InvalidId::Control { shown: shown(id) });
+        }
+        let parts = id.strip_prefix('@').and_then(|rest| rest.split_once('@'));
+        match parts {
+            Some((name, key)) if !name.is_empty() => Ok(Self::from_stored(&format!(
+                "@{}@{key}",
+                name.to_lowercase()
+            ))),
+            _ => Err(InvalidId::NotEntity { shown: shown(id) }),
+        }
+    }
+
+    /// Whether it is an entity's.
+    pub fn is_entity(&self) -> bool {
+        self.0.starts_with('@')
+    }
+
+    /// Name and key of an entity's id; of another id, the whole and nothing.
+    pub fn entity_parts(&self) -> (&str, &str) {
+        let rest = self.0.strip_prefix('@');
+        rest.and_then(|rest| rest.split_once('@'))
+            .unwrap_or((&self.0, ""))
     }
 }
 
@@ -239,6 +278,28 @@ mod tests {
             error.to_string(),
             "instance id 'a\\nb' contains a control character"
         );
+    }
+
+    /// S-12.1, S-12.2.
+    #[test]
+    fn entity_ids_have_a_name_without_case_and_any_key() {
+        for (id, read) in [
+            ("@Counter@A", "@counter@A"),
+            ("@counter@", "@counter@"),
+            ("@c@x@Y", "@c@x@Y"),
+            ("@ÄÖ@Ü", "@äö@Ü"),
+        ] {
+            assert_eq!(InstanceId::parse_entity(id).unwrap().as_str(), read);
+        }
+        let id = InstanceId::parse_entity("@c@x@Y").unwrap();
+        assert_eq!((id.is_entity(), id.entity_parts()), (true, ("c", "x@Y")));
+        for id in ["", "counter", "@", "@counter", "@@key", "counter@key"] {
+            let refused = InstanceId::parse_entity(id).unwrap_err();
+            assert!(matches!(refused, InvalidId::NotEntity { .. }), "{id}");
+        }
+        let error = InstanceId::parse_entity(&format!("@c@{}", "x".repeat(98))).unwrap_err();
+        assert!(error.to_string().contains("100 characters"));
+        assert!(InstanceId::parse_entity("@c@\0").is_err());
     }
 
     /// S-3.3.

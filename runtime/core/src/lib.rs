@@ -15,6 +15,7 @@
 //! - [`message`]: all that may arrive at an instance
 //! - [`history`]: what an instance has been through
 //! - [`action`]: what an orchestrator asks for
+//! - [`entity`]: what goes to and from entities, whose machine is a crate of its own
 //! - [`effect`]: all that the machine may ask of the world
 //! - [`orchestration`]: the machine itself
 //! - [`wire`]: the protocol's bytes to these types and back; the only module that names the
@@ -22,6 +23,7 @@
 
 pub mod action;
 pub mod effect;
+pub mod entity;
 pub mod error;
 pub mod history;
 pub mod id;

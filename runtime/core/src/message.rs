@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::entity::{Generation, LockRequest, Operation};
 use crate::id::{ExecutionId, InstanceId};
 use crate::time::Timestamp;
 use crate::wire;
@@ -117,7 +118,8 @@ pub struct Fence {
     /// The generation in which it was scheduled.
     pub execution_id: ExecutionId,
     /// Counts, within that generation, the confirming events of kinds `TaskScheduled`,
-    /// `SubOrchestrationInstanceCreated` and `TimerCreated`; task ids may repeat, this doesn't.
+    /// `SubOrchestrationInstanceCreated`, `TimerCreated`, `EntityOperationCalled` and
+    /// `EntityLockRequested`; task ids may repeat, this doesn't.
     pub scheduling: u32,
 }
 
@@ -271,13 +273,59 @@ pub enum Message {
         /// How to create this instance anew when it is missing.
         again: Box<NewInstance>,
     },
+    /// Waits. An entity completed a call (S-12.15).
+    EntityCompleted {
+        /// Which scheduling it answers.
+        fence: Fence,
+        /// The caller's id for the call.
+        request_id: String,
+        /// The operation's result.
+        result: Option<String>,
+        /// When the batch was accepted.
+        at: Timestamp,
+    },
+    /// Waits. A call failed (S-12.15).
+    EntityFailed {
+        /// Which scheduling it answers.
+        fence: Fence,
+        /// The caller's id for the call.
+        request_id: String,
+        /// Why.
+        failure: FailureDetails,
+        /// When the batch was accepted.
+        at: Timestamp,
+    },
+    /// Waits. All locks of a critical section are held (S-12.27).
+    LocksGranted {
+        /// Which scheduling it answers.
+        fence: Fence,
+        /// The section.
+        critical_section: String,
+        /// When the last lock was acquired.
+        at: Timestamp,
+    },
+    /// For an entity. An operation to be done.
+    Operation(Box<Operation>),
+    /// For an entity. It is to be locked.
+    Lock(Box<LockRequest>),
+    /// For an entity. The holder gives its lock back, behind what it asked for before (S-12.30).
+    Unlock {
+        /// The section it was locked for.
+        critical_section: String,
+        /// Who held it.
+        holder: InstanceId,
+    },
+    /// For an entity. This generation is over: its locks are free, its lock requests void (S-12.32).
+    ReleaseLocks(Generation),
+    /// Decided at once. An entity starts this instance (S-10.7).
+    StartFromEntity(Box<NewInstance>),
 }
 
 /// What a message weighs beside its strings: ids, times, and its key in the mailbox.
 const FIXED_BYTES: usize = 64;
 
 impl Message {
-    /// Whether it lies in the mailbox until an episode takes it.
+    /// Whether it lies in an orchestration's mailbox until an episode takes it.
     pub fn waits(&self) -> bool {
         match self {
             Self::EventRaised { .. }
@@ -285,13 +333,29 @@ impl Message {
             | Self::ActivityFailed { .. }
             | Self::TimerFired { .. }
             | Self::ChildCompleted { .. }
-            | Self::ChildFailed { .. } => true,
+            | Self::ChildFailed { .. }
+            | Self::EntityCompleted { .. }
+            | Self::EntityFailed { .. }
+            | Self::LocksGranted { .. } => true,
             Self::Start(_)
+            | Self::StartFromEntity(_)
             | Self::Terminate { .. }
             | Self::TerminateTree { .. }
             | Self::TreeTerminated { .. }
-            | Self::RewindChild { .. } => false,
+            | Self::RewindChild { .. }
+            | Self::Operation(_)
+            | Self::Lock(_)
+            | Self::Unlock { .. }
+            | Self::ReleaseLocks(_) => false,
         }
+    }
+
+    /// Whether entities alone understand it.
+    pub fn is_for_entity(&self) -> bool {
+        matches!(
+            self,
+            Self::Operation(_) | Self::Lock(_) | Self::Unlock { .. } | Self::ReleaseLocks(_)
+        )
     }
 
     /// Roughly how many bytes it takes, stored or in memory. For bounds, not for exact sums.
@@ -304,8 +368,27 @@ impl Message {
             Self::ActivityFailed { failure, .. } | Self::ChildFailed { failure, .. } => {
                 failure.encoded().len()
             }
-            Self::TimerFired { .. } | Self::TreeTerminated { .. } => 0,
-            Self::Start(new) => new.bytes(),
+            Self::TimerFired { .. } | Self::TreeTerminated { .. } | Self::ReleaseLocks(_) => 0,
+            Self::Start(new) | Self::StartFromEntity(new) => new.bytes(),
+            Self::EntityCompleted {
+                request_id, result, ..
+            } => request_id.len() + length(result),
+            Self::EntityFailed {
+                request_id,
+                failure,
+                ..
+            } => request_id.len() + failure.encoded().len(),
+            Self::LocksGranted {
+                critical_section, ..
+            }
+            | Self::Unlock {
+                critical_section, ..
+            } => critical_section.len(),
+            Self::Operation(operation) => operation.bytes(),
+            Self::Lock(request) => {
+                let set: usize = request.lock_set.iter().map(|e| e.as_str().len()).sum();
+                request.critical_section.len() + set
+            }
             Self::Terminate { output, .. } | Self::TerminateTree { output, .. } => length(output),
             Self::RewindChild { reason, again, .. } => length(reason) + again.bytes(),
         };
@@ -361,6 +444,28 @@ mod tests {
             task_id: 7,
             name: "Parent".into(),
             version: None,
+        }
+    }
+
+    fn generation() -> Generation {
+        Generation {
+            instance: InstanceId::from_stored("parent"),
+            execution_id: ExecutionId::from_stored("e"),
+        }
+    }
+
+    fn operation() -> Operation {
+        Operation {
+            request_id: String::new(),
+            worker_request_id: Some("g".into()),
+            name: "add".into(),
+            input: Some(String::new()),
+            sender: crate::entity::Sender::Call {
+                caller: generation(),
+                scheduling: 3,
+            },
+            scheduled_at: Some(Timestamp::new(1, 2)),
+            at: Timestamp::MIN,
         }
     }
 
@@ -422,6 +527,37 @@ mod tests {
                 reason: None,
                 again: Box::new(child()),
             },
+            Message::EntityCompleted {
+                fence: fence(),
+                request_id: "r".into(),
+                result: Some(String::new()),
+                at,
+            },
+            Message::EntityFailed {
+                fence: fence(),
+                request_id: "r".into(),
+                failure: failure(),
+                at,
+            },
+            Message::LocksGranted {
+                fence: fence(),
+                critical_section: "c".into(),
+                at,
+            },
+            Message::Operation(Box::new(operation())),
+            Message::Lock(Box::new(LockRequest {
+                critical_section: "c".into(),
+                lock_set: vec![InstanceId::from_stored("@a@1")],
+                position: 0,
+                holder: generation(),
+                scheduling: 3,
+            })),
+            Message::Unlock {
+                critical_section: "c".into(),
+                holder: InstanceId::from_stored("parent"),
+            },
+            Message::ReleaseLocks(generation()),
+            Message::StartFromEntity(Box::new(child())),
         ]
     }
 
@@ -438,8 +574,10 @@ mod tests {
     #[test]
     fn outcomes_and_events_wait_and_commands_do_not() {
         let waiting = every_message().iter().filter(|m| m.waits()).count();
-        assert_eq!(waiting, 6);
+        assert_eq!(waiting, 9);
         assert!(every_message()[..6].iter().all(Message::waits));
+        let for_entities = every_message().iter().filter(|m| m.is_for_entity()).count();
+        assert_eq!(for_entities, 4);
     }
 
     #[test]

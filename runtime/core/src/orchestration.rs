@@ -14,6 +14,7 @@
 //!
 //! Nothing here waits, reads a clock or draws a number. An error leaves the state as it was.
 
+mod asking;
 mod control;
 mod end;
 mod episode;

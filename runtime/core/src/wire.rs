@@ -13,6 +13,7 @@
 mod chunk;
 mod decode;
 mod encode;
+mod entity;
 mod reader;
 pub mod request;
 mod state;
@@ -22,6 +23,10 @@ mod writer;
 pub use chunk::{frame_past, history_chunks, split_chunk, worker_history};
 pub use decode::{decode, decode_chunk, error_type_and_message};
 pub use encode::{encode, failure_details};
+pub use entity::{
+    batch_result, entity_event, entity_work_item, lock_granted, operation_bytes,
+    operation_completed, operation_failed,
+};
 pub use request::{episode_result, failure, new_instance, proto_timestamp, timestamp};
 pub use state::state;
 pub use work_item::{

@@ -16,9 +16,11 @@ use actix::{Actor, Context, Handler, Message as ActorMessage};
 use bytes::Bytes;
 use mainspring_core::action::EpisodeResult;
 use mainspring_core::effect::Timer;
+use mainspring_core::entity::{BatchResult, Operation};
 use mainspring_core::id::{InstanceId, InstanceKey, Position};
 use mainspring_core::message::{FailureDetails, Fence, Message, NewInstance};
 use mainspring_core::orchestration::{Orchestration, ReusePolicy, View};
+use mainspring_core::time::Timestamp;
 use mainspring_store::query;
 use tokio::sync::oneshot;
 
@@ -104,6 +106,20 @@ pub(crate) enum Input {
         reply: Reply<HistoryStream>,
     },
 
+    // Clients, of entities.
+    Signal {
+        operation: Box<Operation>,
+        reply: Reply<()>,
+    },
+    ViewEntity {
+        include_state: bool,
+        reply: Reply<Option<mainspring_entities::View>>,
+    },
+    /// Answers whether it was purged.
+    PurgeEntity {
+        reply: Reply<bool>,
+    },
+
     // Workers.
     Granted(Granted),
     /// `bytes`: encoded size of the response.
@@ -111,6 +127,11 @@ pub(crate) enum Input {
         token: Token,
         result: Box<EpisodeResult>,
         bytes: usize,
+        reply: Reply<()>,
+    },
+    BatchDone {
+        token: Token,
+        result: Box<BatchResult>,
         reply: Reply<()>,
     },
     /// A lease ended without an answer, or with one that could not be taken.
@@ -145,8 +166,17 @@ pub(crate) enum Input {
     },
     TimerDue(Timer),
     StartDue {
-        at: mainspring_core::time::Timestamp,
+        at: Timestamp,
         generation: u32,
+    },
+    /// An entity's operation that was kept aside.
+    OperationDue {
+        due: Timestamp,
+        sequence: u64,
+    },
+    /// A client of an entity has waited long enough.
+    ViewExpired {
+        number: u64,
     },
     /// The back-off with this number is over.
     Retry {
@@ -393,6 +423,10 @@ impl ActivationActor {
             }
             Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
             Input::Passivate => {}
+            other => other.fail(Error::invalid(format!(
+                "'{}' is an orchestration instance, not an entity",
+                self.key.instance
+            ))),
         }
     }
 
@@ -483,7 +517,14 @@ impl Input {
             Input::Purge { reply } => drop(reply.send(Err(error))),
             Input::Family { reply } => drop(reply.send(Err(error))),
             Input::History { reply, .. } => drop(reply.send(Err(error))),
+            Input::Signal { reply, .. } | Input::BatchDone { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+            Input::ViewEntity { reply, .. } => drop(reply.send(Err(error))),
+            Input::PurgeEntity { reply } => drop(reply.send(Err(error))),
             Input::Wait { .. }
+            | Input::OperationDue { .. }
+            | Input::ViewExpired { .. }
             | Input::Granted(_)
             | Input::LeaseLost { .. }
             | Input::Recover { .. }
@@ -510,7 +551,7 @@ impl ActivationActor {
         tracing::info_span!("instance", hub, instance = %self.key.instance, generation)
     }
 
-    fn now(&self) -> mainspring_core::time::Timestamp {
+    fn now(&self) -> Timestamp {
         clock::now()
     }
 }

@@ -77,6 +77,12 @@ pub enum WorkKind {
     Orchestration,
     /// An activity.
     Activity,
+    /// A batch of operations for an entity.
+    Entity,
+}
+
+impl WorkKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Orchestration, Self::Entity, Self::Activity];
 }
 
 /// A query over instances (S-11.9).
@@ -98,6 +104,49 @@ pub struct InstanceQuery {
     pub prefix: Option<String>,
     /// Whether inputs, outputs, custom status and failures are wanted.
     pub include_payloads: bool,
+}
+
+/// An operation that a client sends to an entity.
+#[derive(Debug, Clone, Default)]
+pub struct Signal {
+    /// The entity's id.
+    pub entity: String,
+    /// Name of the operation.
+    pub operation: String,
+    /// Its input.
+    pub input: Option<String>,
+    /// By which a repeated signal is known; empty: the server makes one up.
+    pub request_id: String,
+    /// Not before this time (S-6.7).
+    pub scheduled_at: Option<Timestamp>,
+}
+
+/// A query over entities (S-12.39).
+#[derive(Debug, Clone, Default)]
+pub struct EntityQuery {
+    /// Start of the id; the '@' in front may be missing.
+    pub prefix: Option<String>,
+    /// Last modified at or after.
+    pub modified_from: Option<Timestamp>,
+    /// Last modified at or before.
+    pub modified_to: Option<Timestamp>,
+    /// Whether states are wanted.
+    pub include_state: bool,
+    /// Those without state, too.
+    pub include_transient: bool,
+    /// Entities a page; 0 or less: 100; at most 1,000.
+    pub page_size: i32,
+    /// Where the last page ended.
+    pub token: Option<String>,
+}
+
+/// One page of entities; no token on the last.
+#[derive(Debug, Clone, Default)]
+pub struct EntityPage {
+    /// In order of their ids.
+    pub views: Vec<mainspring_entities::View>,
+    /// Where to go on.
+    pub token: Option<String>,
 }
 
 /// One page of a query; no token on the last (S-11.12).

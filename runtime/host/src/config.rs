@@ -44,6 +44,8 @@ pub struct HostConfig {
     pub requests_max: usize,
     /// Messages that may wait in one instance's mailbox before events are refused. Default 100,000.
     pub mailbox_messages_max: usize,
+    /// Operations in one batch of an entity (S-12.10). Default 100: what a worker that dies in between has to do again.
+    pub entity_batch_max: usize,
 }
 
 impl Default for HostConfig {
@@ -67,6 +69,7 @@ impl Default for HostConfig {
             activations_max: 20_000,
             requests_max: 8_192,
             mailbox_messages_max: 100_000,
+            entity_batch_max: 100,
         }
     }
 }

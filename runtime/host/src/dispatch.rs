@@ -3,12 +3,12 @@
 //! Never decides what an orchestration does and never touches the store. Everything here is rebuilt after a restart from what
 //! instances say they have open, so a lost lease is a redelivery and nothing more.
 //!
-//! `orchestrations` and `activities` are the two kinds of items, `leases` is what becomes of those that are out, `queue` and `stream` are
+//! `instances` (orchestrations and entities) and `activities` are what items are of, `leases` is what becomes of those that are out, `queue` and `stream` are
 //! what they are matched between.
 
 mod activities;
+mod instances;
 mod leases;
-mod orchestrations;
 mod queue;
 mod stream;
 #[cfg(test)]
@@ -30,8 +30,8 @@ use crate::config::HostConfig;
 use crate::error::{Error, ErrorKind};
 
 use activities::{Activity, ActivityId};
+use instances::{Fenced, InstanceLease};
 use leases::Expired;
-use orchestrations::{Fenced, OrchestrationLease};
 use queue::Queue;
 pub(crate) use queue::{Class, Size};
 pub(crate) use stream::StreamId;
@@ -71,6 +71,7 @@ impl fmt::Display for Token {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Granted {
     pub(crate) stream: StreamId,
+    kind: WorkKind,
     pub(crate) can_stream_history: bool,
     pub(crate) receives_any_size: bool,
     /// Redelivery to such a peer must be identical (S-4.17).
@@ -78,7 +79,8 @@ pub(crate) struct Granted {
 }
 
 enum Held {
-    Orchestration(InstanceKey),
+    /// An episode of an orchestration, or a batch of an entity.
+    Instance(InstanceKey),
     Activity(ActivityId),
 }
 
@@ -86,7 +88,18 @@ enum Held {
 struct HubQueues {
     streams: Vec<StreamId>,
     orchestrations: Queue<InstanceKey>,
+    entities: Queue<InstanceKey>,
     activities: Queue<ActivityId>,
+}
+
+impl HubQueues {
+    /// Instances of this kind that wait for a stream.
+    fn instances(&mut self, kind: WorkKind) -> &mut Queue<InstanceKey> {
+        match kind {
+            WorkKind::Entity => &mut self.entities,
+            WorkKind::Orchestration | WorkKind::Activity => &mut self.orchestrations,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -94,7 +107,8 @@ struct State {
     hubs: HashMap<HubId, HubQueues>,
     streams: HashMap<StreamId, StreamState>,
     tokens: HashMap<Token, Held>,
-    orchestrations: HashMap<InstanceKey, OrchestrationLease>,
+    /// Instances that have an item out.
+    leased: HashMap<InstanceKey, InstanceLease>,
     /// Instances whose next episode waits until a void one has come back (S-4.16).
     fenced: HashMap<InstanceKey, Fenced>,
     activities: HashMap<ActivityId, Activity>,
@@ -290,7 +304,7 @@ impl Dispatch {
             .tokens
             .iter()
             .filter(|(_, held)| match held {
-                Held::Orchestration(key) => key.hub == old,
+                Held::Instance(key) => key.hub == old,
                 Held::Activity(id) => state.activities.get(id).is_none_or(|a| a.key.hub == old),
             })
             .map(|(token, _)| *token)
@@ -333,7 +347,7 @@ impl Dispatch {
 
     /// Hands out what is ready while the stream has room.
     fn fill(&self, state: &mut State, id: StreamId) {
-        for kind in [WorkKind::Orchestration, WorkKind::Activity] {
+        for kind in WorkKind::ALL {
             while let Some(()) = self.fill_one(state, id, kind) {}
         }
     }
@@ -343,10 +357,10 @@ impl Dispatch {
         let stream = streams.get_mut(&id).filter(|s| s.has_room(kind))?;
         let queues = hubs.get_mut(&stream.hub)?;
         match kind {
-            WorkKind::Orchestration => {
-                let key = queues.orchestrations.pop(|c| stream.matches(kind, c))?;
+            WorkKind::Orchestration | WorkKind::Entity => {
+                let key = queues.instances(kind).pop(|c| stream.matches(kind, c))?;
                 stream.reserve(kind);
-                let granted = granted(id, stream);
+                let granted = granted(id, stream, kind);
                 self.tell(key, Input::Granted(granted));
             }
             WorkKind::Activity => {
@@ -387,9 +401,18 @@ impl Dispatch {
     }
 }
 
-fn granted(id: StreamId, stream: &StreamState) -> Granted {
+/// What an instance has out: episodes or batches.
+fn kind_of(key: &InstanceKey) -> WorkKind {
+    match key.instance.is_entity() {
+        true => WorkKind::Entity,
+        false => WorkKind::Orchestration,
+    }
+}
+
+fn granted(id: StreamId, stream: &StreamState, kind: WorkKind) -> Granted {
     Granted {
         stream: id,
+        kind,
         can_stream_history: stream.can_stream_history,
         receives_any_size: stream.peer.receives_any_size(),
         is_without_tokens: stream.is_without_tokens,

@@ -7,7 +7,7 @@
 //!  work items ◄── dispatch ◄── perform ◄── durable ◄── committer (store) ── commit
 //! ```
 //!
-//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `activation`, `dispatch`, `timers`.
+//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `activation`, `entity`, `dispatch`, `timers`.
 //! It never sees gRPC, and no request's shape: requests come as plain values (`api`), work items leave as encoded bytes.
 //!
 //! Start: hubs, partitions (each takes its epoch), recovery of what was busy, then work. Stop: streams and waits end, what was decided is
@@ -20,6 +20,8 @@ mod clock;
 mod completion;
 mod config;
 mod dispatch;
+mod entities;
+mod entity;
 mod error;
 mod host;
 mod hubs;
@@ -33,8 +35,8 @@ mod turns;
 mod worker;
 
 pub use api::{
-    Filter, Filters, HistoryGuard, HistoryStream, InstanceQuery, ListPage, ListQuery, Peer, Purge,
-    Purged, QueryPage, StreamOptions, WorkKind,
+    EntityPage, EntityQuery, Filter, Filters, HistoryGuard, HistoryStream, InstanceQuery, ListPage,
+    ListQuery, Peer, Purge, Purged, QueryPage, Signal, StreamOptions, WorkKind,
 };
 pub use client::check_batch;
 pub use clock::{RandomIds, now};
@@ -42,3 +44,4 @@ pub use config::HostConfig;
 pub use dispatch::WorkItems;
 pub use error::{Error, ErrorKind};
 pub use host::Host;
+pub use mainspring_entities::View as EntityView;

@@ -4,8 +4,9 @@
 //! Everything of one partition runs on one thread: the actor, its activations and what they share. Nothing here waits for the disk;
 //! the committer thread tells when a batch is durable.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,9 +16,11 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message as ActorMessage,
     SpawnHandle, WrapFuture,
 };
-use mainspring_core::id::{HubId, InstanceKey, PartitionId};
+use mainspring_core::id::{HubId, InstanceId, InstanceKey, PartitionId};
+use mainspring_core::message::Message;
 use mainspring_core::orchestration::{Orchestration, Status, View};
 use mainspring_core::time::Timestamp;
+use mainspring_entities::Entity;
 use mainspring_store::query::{self, Due};
 use mainspring_store::{BATCH_MESSAGES_MAX, Cache, Committer, Epoch, Store};
 use tokio::runtime::Handle;
@@ -27,11 +30,12 @@ use crate::activation::{ActivationActor, Input, Numbered};
 use crate::clock::{self, RandomIds};
 use crate::completion::CompletionClock;
 use crate::config::HostConfig;
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, Granted};
+use crate::entity::EntityActor;
 use crate::error::{Error, ErrorKind};
 use crate::hubs::Hubs;
 use crate::perform::{Committed, Performer};
-use crate::placement::Placement;
+use crate::placement::{Placement, partition_of};
 use crate::timers::TimerWindow;
 use crate::turns::{After, Turns};
 
@@ -119,6 +123,8 @@ pub(crate) struct Shared {
     undecided: RefCell<BTreeSet<u64>>,
     /// Barriers that wait for the inputs below their number.
     barriers: RefCell<VecDeque<(u64, oneshot::Sender<()>)>>,
+    /// There are more activations than there should be: idle ones leave at once.
+    pub(crate) is_crowded: Cell<bool>,
     address: OnceLock<Addr<PartitionActor>>,
 }
 
@@ -139,8 +145,76 @@ impl Shared {
         decided
     }
 
+    /// Makes a message durable in the mailbox of another instance, and tells it then.
+    pub(crate) fn send(&self, hub: HubId, target: InstanceId, message: Message) {
+        let target = InstanceKey {
+            hub,
+            instance: target,
+        };
+        let partition = partition_of(&target, self.services.placement().count());
+        self.decide(|turns| {
+            let index = turns
+                .batch()
+                .put_message(partition, &target, &message, true);
+            turns.then(After::Deliver {
+                target,
+                index,
+                message,
+            });
+        });
+    }
+
+    /// Makes a message durable in the mailbox of an instance of this partition, which asks for it itself, and hands it over then.
+    pub(crate) fn receive_own(&self, key: &InstanceKey, message: Message) {
+        self.decide(|turns| {
+            let index = turns
+                .batch()
+                .put_message(self.partition, key, &message, false);
+            turns.then(After::Arrive {
+                key: key.clone(),
+                index,
+                message,
+            });
+        });
+    }
+
+    /// Hands an input to an instance when `delay` is over.
+    pub(crate) fn later(&self, key: &InstanceKey, delay: Duration, input: Input) {
+        let services = Arc::clone(&self.services);
+        let key = key.clone();
+        services.runtime.clone().spawn(async move {
+            tokio::time::sleep(delay).await;
+            services.placement().send(key, input);
+        });
+    }
+
+    /// Decides one input of an instance; `granted`: the place on a stream that came with it. False: it panicked, and the instance has to be
+    /// loaded again. A panic that left half a turn in the open batch stops the process.
+    pub(crate) fn guard(
+        &self,
+        key: &InstanceKey,
+        granted: Option<Granted>,
+        decide: impl FnOnce(),
+    ) -> bool {
+        self.make_room();
+        self.turns.borrow_mut().mark_whole();
+        if catch_unwind(AssertUnwindSafe(decide)).is_ok() {
+            return true;
+        }
+        let (hub, instance) = (self.services.hub_name(key.hub), &key.instance);
+        tracing::error!(hub, %instance, "an input could not be decided; the instance is loaded again");
+        let forget = || self.services.dispatch.forget_instance(key, granted);
+        let is_forgotten = catch_unwind(AssertUnwindSafe(forget)).is_ok();
+        let is_whole = self.turns.try_borrow().is_ok_and(|t| t.is_whole());
+        if !is_whole || !is_forgotten {
+            let text = format!("a turn of instance {instance} was left half-way");
+            self.services.fail(text);
+        }
+        false
+    }
+
     /// Before a turn: sees to it that the open batch can take all messages of one.
-    pub(crate) fn make_room(&self) {
+    fn make_room(&self) {
         if self.turns.borrow().messages() > BATCH_MESSAGES_MAX / 2 {
             self.flush();
         }
@@ -193,8 +267,31 @@ impl Shared {
     }
 }
 
+/// An instance in memory, of either kind.
+enum Activation {
+    Orchestration(Addr<ActivationActor>),
+    Entity(Addr<EntityActor>),
+}
+
+impl Activation {
+    fn start(key: &InstanceKey, shared: &Rc<Shared>) -> Self {
+        let (key, shared) = (key.clone(), Rc::clone(shared));
+        match key.instance.is_entity() {
+            true => Self::Entity(EntityActor::new(key, shared).start()),
+            false => Self::Orchestration(ActivationActor::new(key, shared).start()),
+        }
+    }
+
+    fn send(&self, numbered: Numbered) {
+        match self {
+            Self::Orchestration(address) => address.do_send(numbered),
+            Self::Entity(address) => address.do_send(numbered),
+        }
+    }
+}
+
 struct Slot {
-    address: Addr<ActivationActor>,
+    activation: Activation,
     /// Number of the last input routed to it.
     last_input: u64,
     touched: Instant,
@@ -234,6 +331,7 @@ impl PartitionActor {
             ids: RefCell::default(),
             undecided: RefCell::default(),
             barriers: RefCell::default(),
+            is_crowded: Cell::new(false),
             address: OnceLock::new(),
         };
         Self {
@@ -264,7 +362,7 @@ impl PartitionActor {
         self.shared.undecided.borrow_mut().insert(number);
         let shared = &self.shared;
         let slot = self.activations.entry(key).or_insert_with_key(|key| Slot {
-            address: ActivationActor::new(key.clone(), Rc::clone(shared)).start(),
+            activation: Activation::start(key, shared),
             last_input: number,
             touched: Instant::now(),
             is_leaving: false,
@@ -273,7 +371,7 @@ impl PartitionActor {
         if !input.is_housekeeping() {
             slot.touched = Instant::now();
         }
-        slot.address.do_send(Numbered { number, input });
+        slot.activation.send(Numbered { number, input });
     }
 
     fn fire_due(&mut self, context: &mut Context<Self>) {
@@ -281,6 +379,7 @@ impl PartitionActor {
             let input = match what {
                 Due::Timer(timer) => Input::TimerDue(timer),
                 Due::Start { generation } => Input::StartDue { at, generation },
+                Due::Operation { sequence } => Input::OperationDue { due: at, sequence },
             };
             self.route(key, input);
         }
@@ -348,6 +447,7 @@ impl PartitionActor {
     fn sweep(&mut self, context: &mut Context<Self>) {
         let config = &self.shared.services.config;
         let is_crowded = self.activations.len() > config.activations_max;
+        self.shared.is_crowded.set(is_crowded);
         let idle: Vec<InstanceKey> = self
             .activations
             .iter()
@@ -500,6 +600,7 @@ pub(crate) enum Warm {
     /// There was no such instance.
     Nothing,
     State(Arc<Orchestration>, usize),
+    Entity(Arc<Entity>, usize),
 }
 
 impl ActorMessage for Passivated {
@@ -532,8 +633,11 @@ impl Handler<Passivated> for PartitionActor {
         }
         // Dropping the last address stops the actor.
         self.activations.remove(&key);
-        if let Warm::State(state, bytes) = warm {
-            self.shared.services.cache.put_warm(key, state, bytes);
+        let cache = &self.shared.services.cache;
+        match warm {
+            Warm::Nothing => {}
+            Warm::State(state, bytes) => cache.put_warm(key, state, bytes),
+            Warm::Entity(entity, bytes) => cache.put_warm_entity(key, entity, bytes),
         }
     }
 }

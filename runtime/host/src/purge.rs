@@ -23,21 +23,32 @@ const SLICE: usize = 100;
 const EXPIRED_TIME: Duration = Duration::from_millis(250);
 
 impl Host {
-    /// Deletes finished instances with everything that belongs to them.
+    /// Deletes finished instances with everything that belongs to them; entities that are named, unless `spares_entities` (S-11.23).
     pub async fn purge(
         &self,
         hub: HubId,
         what: Purge,
         is_recursive: bool,
+        spares_entities: bool,
     ) -> Result<Purged, Error> {
         let _credit = self.credit().await?;
         match what {
+            Purge::Id(id) if id.starts_with('@') => {
+                let count = self.purge_named_entity(hub, &id, spares_entities).await?;
+                Ok(Purged {
+                    count,
+                    is_complete: true,
+                })
+            }
             Purge::Id(id) => self.purge_id(hub, &id, is_recursive).await,
             Purge::Batch(ids) => {
                 check_batch(ids.len())?;
                 let mut count = 0;
                 for id in ids {
-                    count += self.purge_match(hub, &id, is_recursive).await?;
+                    count += match id.starts_with('@') {
+                        true => self.purge_named_entity(hub, &id, spares_entities).await?,
+                        false => self.purge_match(hub, &id, is_recursive).await?,
+                    };
                 }
                 Ok(Purged {
                     count,
@@ -101,6 +112,18 @@ impl Host {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn purge_named_entity(
+        &self,
+        hub: HubId,
+        id: &str,
+        spares_entities: bool,
+    ) -> Result<u32, Error> {
+        if spares_entities {
+            return Ok(0);
+        }
+        self.purge_entity(hub, id).await.map(u32::from)
     }
 
     /// As part of a batch or a filter: active ones, and trees with an active descendant, are skipped.

@@ -16,9 +16,9 @@ const PAGE_DEFAULT: usize = 100;
 /// Instances a page at most.
 const PAGE_MAX: usize = 1_000;
 /// Bytes a page at most: half a megabyte below what ordinary channels receive (S-1.11).
-const PAGE_BYTES_MAX: usize = 3_500_000;
+pub(crate) const PAGE_BYTES_MAX: usize = 3_500_000;
 
-fn page_size(stated: i32) -> usize {
+pub(crate) fn page_size(stated: i32) -> usize {
     usize::try_from(stated)
         .ok()
         .filter(|n| *n > 0)

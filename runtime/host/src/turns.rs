@@ -47,10 +47,12 @@ pub(crate) enum After {
 }
 
 impl After {
-    /// Order of performing within a commit (S-13.27): timers, instances it started, activities, messages that wake, answers.
+    /// Order of performing within a commit (S-13.27): timers and messages to entities, instances it started, activities, messages that wake,
+    /// answers.
     fn rank(&self) -> u8 {
         match self {
             After::Arm { .. } => 0,
+            After::Deliver { message, .. } if message.is_for_entity() => 0,
             After::Deliver { message, .. } if !message.waits() => 1,
             After::Schedule { .. } | After::DropActivities { .. } => 2,
             After::Deliver { .. } | After::Arrive { .. } | After::Pinned { .. } => 3,

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::host::Host;
 
 /// Whether clients answer this error by sending the same completion again (S-4.7).
-fn is_repeated(error: &Error) -> bool {
+pub(crate) fn is_repeated(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal)
 }
 

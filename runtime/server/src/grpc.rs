@@ -6,6 +6,7 @@
 
 pub(crate) mod bearer;
 pub(crate) mod clients;
+mod entities;
 pub(crate) mod gate;
 pub(crate) mod history;
 pub(crate) mod listener;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainspring_core::id::{InstanceKey, PartitionId};
 use mainspring_core::orchestration::Orchestration;
+use mainspring_entities::Entity;
 
 use crate::{Error, Read, query};
 
@@ -31,6 +32,10 @@ enum Value {
     History(Bytes),
     Warm {
         orchestration: Arc<Orchestration>,
+        bytes: usize,
+    },
+    WarmEntity {
+        entity: Arc<Entity>,
         bytes: usize,
     },
 }
@@ -122,7 +127,22 @@ impl Cache {
         let entry = self.entries.remove(&Key::Warm(key.clone()))?;
         match entry.value() {
             Value::Warm { orchestration, .. } => Some(orchestration.clone()),
-            Value::History(_) => None,
+            Value::History(_) | Value::WarmEntity { .. } => None,
+        }
+    }
+
+    /// Keeps an entity that becomes passive. `bytes`: its size in memory, roughly.
+    pub fn put_warm_entity(&self, key: InstanceKey, entity: Arc<Entity>, bytes: usize) {
+        self.entries
+            .insert(Key::Warm(key), Value::WarmEntity { entity, bytes });
+    }
+
+    /// Takes an entity that becomes active; it is not in the cache any more.
+    pub fn take_warm_entity(&self, key: &InstanceKey) -> Option<Arc<Entity>> {
+        let entry = self.entries.remove(&Key::Warm(key.clone()))?;
+        match entry.value() {
+            Value::WarmEntity { entity, .. } => Some(entity.clone()),
+            Value::History(_) | Value::Warm { .. } => None,
         }
     }
 
@@ -135,7 +155,7 @@ impl Cache {
         let entry = self.entries.get(&history_key(key, generation, chunk))?;
         match entry.value() {
             Value::History(events) => Some(events.clone()),
-            Value::Warm { .. } => None,
+            Value::Warm { .. } | Value::WarmEntity { .. } => None,
         }
     }
 }
@@ -152,7 +172,7 @@ fn weight(key: &Key, value: &Value) -> usize {
     let (Key::History { instance, .. } | Key::Warm(instance)) = key;
     let value = match value {
         Value::History(events) => events.len(),
-        Value::Warm { bytes, .. } => *bytes,
+        Value::Warm { bytes, .. } | Value::WarmEntity { bytes, .. } => *bytes,
     };
     ENTRY_BYTES + instance.instance.as_str().len() + value
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use mainspring_core::effect::{ActivityTask, Timer};
+use mainspring_core::entity::Operation;
 use mainspring_core::id::{HubId, InstanceKey, PartitionId, Position};
 use mainspring_core::message::{Fence, Message};
 use mainspring_core::orchestration::{Record, Start, Status};
@@ -219,6 +220,61 @@ impl Batch {
         self.delete(Space::Timer, entry);
     }
 
+    /// Writes an entity's record.
+    pub fn put_entity(&mut self, key: &InstanceKey, record: &mainspring_entities::Record) {
+        let partition = self.partition;
+        let entry = self.key(|to| key::entity(to, partition, key));
+        let value = record::encode(&mut self.arena, record);
+        self.put(Space::State, entry, value);
+    }
+
+    /// Writes an entity's state; `None` removes it.
+    pub fn put_entity_state(&mut self, key: &InstanceKey, state: Option<&str>) {
+        let partition = self.partition;
+        let entry = self.key(|to| key::entity_state(to, partition, key));
+        match state {
+            Some(state) => {
+                let value = Bytes::copy_from_slice(state.as_bytes());
+                self.put(Space::State, entry, value);
+            }
+            None => self.delete(Space::State, entry),
+        }
+    }
+
+    /// Removes an entity's record and state. Its mailbox has removals of its own.
+    pub fn remove_entity(&mut self, key: &InstanceKey) {
+        let partition = self.partition;
+        let entry = self.key(|to| key::entity(to, partition, key));
+        self.delete(Space::State, entry);
+        self.put_entity_state(key, None);
+    }
+
+    /// Keeps an entity's operation among the timers until it is due. Sequences rise in order of arrival.
+    pub fn arm_operation(
+        &mut self,
+        key: &InstanceKey,
+        due: Timestamp,
+        sequence: u64,
+        operation: &Operation,
+    ) {
+        let timer = self.operation_key(key, due, sequence);
+        self.put(Space::Timer, timer, Bytes::new());
+        let partition = self.partition;
+        // Apart from the timer, of which many are read at once.
+        let entry = self.key(|to| key::delayed(to, partition, key, due, sequence));
+        let value = record::encode(&mut self.arena, operation);
+        self.put(Space::State, entry, value);
+    }
+
+    /// Removes an operation that was kept until it was due.
+    pub fn disarm_operation(&mut self, key: &InstanceKey, due: Timestamp, sequence: u64) {
+        let timer = self.operation_key(key, due, sequence);
+        self.delete(Space::Timer, timer);
+        let partition = self.partition;
+        let entry = self.key(|to| key::delayed(to, partition, key, due, sequence));
+        self.delete(Space::State, entry);
+    }
+
     /// Lists an instance by its created time. To be called at creation and whenever its status changes.
     pub fn index_created(&mut self, key: &InstanceKey, created_at: Timestamp, status: Status) {
         let entry = self.key(|to| key::created(to, key, created_at));
@@ -299,6 +355,11 @@ impl Batch {
     fn start_key(&mut self, key: &InstanceKey, at: Timestamp, generation: u32) -> Bytes {
         let partition = self.partition;
         self.key(|to| key::timer(to, partition, at, key, DueKind::Start { generation }))
+    }
+
+    fn operation_key(&mut self, key: &InstanceKey, due: Timestamp, sequence: u64) -> Bytes {
+        let partition = self.partition;
+        self.key(|to| key::timer(to, partition, due, key, DueKind::Operation { sequence }))
     }
 
     fn key(&mut self, build: impl FnOnce(&mut BytesMut)) -> Bytes {

@@ -42,8 +42,19 @@ pub(crate) mod meta {
     pub const PARTITIONS: [u8; 2] = [super::tag::META, 2];
 }
 
-const RECORD: u8 = 0;
-const START: u8 = 1;
+/// Kinds of entries in [`crate::Space::State`].
+pub(crate) mod kind {
+    /// An orchestration's record.
+    pub const RECORD: u8 = 0;
+    /// What its generation started with.
+    pub const START: u8 = 1;
+    /// An entity's record.
+    pub const ENTITY: u8 = 2;
+    /// Its state.
+    pub const ENTITY_STATE: u8 = 3;
+    /// Its operations that are not due yet.
+    pub const DELAYED: u8 = 4;
+}
 
 /// Bytes of a key's time.
 pub(crate) const TIME_BYTES: usize = 9;
@@ -57,24 +68,65 @@ pub(crate) enum DueKind {
     Start { generation: u32 },
     /// A timer: generation and scheduling that created it.
     Timer { generation: u32, scheduling: u32 },
+    /// An entity's operation that is not due yet; numbered in order of arrival.
+    Operation { sequence: u64 },
 }
 
 pub(crate) fn record(to: &mut BytesMut, partition: PartitionId, key: &InstanceKey) {
-    state(to, partition, key.hub, RECORD);
-    to.put_slice(key.instance.as_str().as_bytes());
+    state(to, partition, key, kind::RECORD);
 }
 
 pub(crate) fn start(to: &mut BytesMut, partition: PartitionId, key: &InstanceKey) {
-    state(to, partition, key.hub, START);
-    to.put_slice(key.instance.as_str().as_bytes());
+    state(to, partition, key, kind::START);
+}
+
+pub(crate) fn entity(to: &mut BytesMut, partition: PartitionId, key: &InstanceKey) {
+    state(to, partition, key, kind::ENTITY);
+}
+
+pub(crate) fn entity_state(to: &mut BytesMut, partition: PartitionId, key: &InstanceKey) {
+    state(to, partition, key, kind::ENTITY_STATE);
 }
 
 /// Start of all record keys of a hub within a partition.
 pub(crate) fn records_of_hub(to: &mut BytesMut, partition: PartitionId, hub: HubId) {
-    state(to, partition, hub, RECORD);
+    state_of_hub(to, partition, hub, kind::RECORD);
 }
 
-fn state(to: &mut BytesMut, partition: PartitionId, hub: HubId, kind: u8) {
+/// Start of all keys of entities' records of a hub within a partition.
+pub(crate) fn entities_of_hub(to: &mut BytesMut, partition: PartitionId, hub: HubId) {
+    state_of_hub(to, partition, hub, kind::ENTITY);
+}
+
+pub(crate) fn delayed(
+    to: &mut BytesMut,
+    partition: PartitionId,
+    key: &InstanceKey,
+    due: Timestamp,
+    sequence: u64,
+) {
+    delayed_until(to, partition, key, due);
+    to.put_u64(sequence);
+}
+
+/// Start of all keys of an entity's operations that become due at one time.
+pub(crate) fn delayed_until(
+    to: &mut BytesMut,
+    partition: PartitionId,
+    key: &InstanceKey,
+    due: Timestamp,
+) {
+    state_of_hub(to, partition, key.hub, kind::DELAYED);
+    closed(to, key.instance.as_str().as_bytes());
+    time(to, due);
+}
+
+fn state(to: &mut BytesMut, partition: PartitionId, key: &InstanceKey, kind: u8) {
+    state_of_hub(to, partition, key.hub, kind);
+    to.put_slice(key.instance.as_str().as_bytes());
+}
+
+fn state_of_hub(to: &mut BytesMut, partition: PartitionId, hub: HubId, kind: u8) {
     hub_of_partition(to, partition, hub);
     to.put_u8(kind);
 }
@@ -127,6 +179,10 @@ pub(crate) fn timer(
         } => {
             to.put_u32(generation);
             to.put_u32(scheduling);
+        }
+        DueKind::Operation { sequence } => {
+            to.put_u32(0);
+            to.put_u64(sequence);
         }
     }
 }
@@ -300,13 +356,15 @@ pub(crate) fn timer_rest(mut parts: Parts<'_>) -> Option<(InstanceKey, DueKind)>
     let hub = parts.hub()?;
     let instance = parts.closed_instance()?;
     let generation = parts.u32()?;
-    let kind = if parts.is_done() {
-        DueKind::Start { generation }
-    } else {
-        DueKind::Timer {
+    let kind = match parts.0.len() {
+        0 => DueKind::Start { generation },
+        4 => DueKind::Timer {
             generation,
             scheduling: parts.u32()?,
-        }
+        },
+        _ => DueKind::Operation {
+            sequence: parts.u64()?,
+        },
     };
     parts
         .is_done()
@@ -381,13 +439,14 @@ mod tests {
     }
 
     #[test]
-    fn timer_keys_tell_starts_from_timers() {
+    fn timer_keys_tell_what_is_due() {
         for kind in [
             DueKind::Start { generation: 4 },
             DueKind::Timer {
                 generation: 4,
                 scheduling: 9,
             },
+            DueKind::Operation { sequence: u64::MAX },
         ] {
             let key = bytes(|to| {
                 timer(to, PartitionId(1), Timestamp::new(5, 6), &of("x"), kind);

@@ -20,10 +20,14 @@
 //! |---|---|---|
 //! | state | partition · hub · 0 · id | record: rewritten at every turn |
 //! | state | partition · hub · 1 · id | start: once per generation |
+//! | state | partition · hub · 2 · id | record of an entity |
+//! | state | partition · hub · 3 · id | an entity's state as it is, if it has one |
+//! | state | partition · hub · 4 · id·0 · due time · sequence | an entity's operation that is not due yet |
 //! | history | partition · hub · id·0 · generation · chunk | framed events, opaque |
 //! | mailbox | partition · hub · id·0 · commit · index | message |
 //! | timer | partition · due time · hub · id·0 · generation · scheduling | timer |
 //! | timer | partition · due time · hub · id·0 · generation | empty: a scheduled start |
+//! | timer | partition · due time · hub · id·0 · 0 (32 bits) · sequence | empty: an entity's operation becomes due |
 //! | index | 1 · which | the store's own numbers: last commit, partitions |
 //! | index | 2 · hub · created time · id | status |
 //! | index | 3 · hub · completed time · id | status, of finished instances |
@@ -57,5 +61,5 @@ pub use committer::{Committer, Done};
 pub use error::{Error, Kind};
 pub use fjall::{FORMAT_VERSION, FjallStore, Options};
 pub use memory::MemoryStore;
-pub use query::{Due, InstanceFilter, Page, TimerEntry, TimerKey};
+pub use query::{Due, EntityFilter, EntityPage, InstanceFilter, Page, TimerEntry, TimerKey};
 pub use store::{Epoch, Op, Read, Space, Store};

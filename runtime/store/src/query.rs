@@ -14,9 +14,14 @@ use crate::key::{self, DueKind, Parts, after_prefix, tag};
 use crate::record::{decode, decode_u64, hex};
 use crate::{Error, Read, Space};
 
+mod entities;
 mod hub;
 mod instances;
 
+pub use entities::{
+    EntityFilter, EntityPage, delayed_operation, delayed_operations, entity, entity_state,
+    query_entities,
+};
 pub use hub::{hub_id_max, hub_slice, hubs, retired_hubs};
 pub(crate) use instances::timed_entry;
 pub use instances::{
@@ -214,6 +219,11 @@ pub enum Due {
         /// The generation.
         generation: u32,
     },
+    /// An operation for an entity; see [`delayed_operation`].
+    Operation {
+        /// Its number.
+        sequence: u64,
+    },
 }
 
 /// Timers of a partition in due order, behind `after`, at most `limit`.
@@ -245,6 +255,7 @@ pub(crate) fn timer_entry(entry: Bytes, value: &[u8]) -> Result<TimerEntry, Erro
     let (partition, due, key, kind) = parse().ok_or_else(|| broken_key(Space::Timer, &entry))?;
     let what = match kind {
         DueKind::Start { generation } => Due::Start { generation },
+        DueKind::Operation { sequence } => Due::Operation { sequence },
         DueKind::Timer { .. } => Due::Timer(decode(value, || place(partition, &key))?),
     };
     Ok(TimerEntry {

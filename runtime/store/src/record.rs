@@ -6,6 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mainspring_core::effect::{ActivityTask, Timer};
+use mainspring_core::entity::Operation;
 use mainspring_core::id::HubId;
 use mainspring_core::message::Message;
 use mainspring_core::orchestration::{Record, Start, Status};
@@ -25,6 +26,14 @@ pub trait Persisted: Serialize + DeserializeOwned {
 
 impl Persisted for Record {
     const NAME: &'static str = "record";
+}
+
+impl Persisted for mainspring_entities::Record {
+    const NAME: &'static str = "entity record";
+}
+
+impl Persisted for Operation {
+    const NAME: &'static str = "operation";
 }
 
 impl Persisted for Start {

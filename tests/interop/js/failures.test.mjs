@@ -1,11 +1,11 @@
-// How failures of activities, orchestrators and children look to those who read them.
+// How failures of activities, orchestrators, children and entity operations look to those who read them.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import durabletask from "@microsoft/durabletask-js";
 
-import { Scheduler, assertStatus, failsWith, output } from "./scheduler.mjs";
+import { Scheduler, assertStatus, output } from "./scheduler.mjs";
 
 const { EntityInstanceId } = durabletask;
 const scheduler = new Scheduler();
@@ -123,15 +123,24 @@ test("code that no longer matches its history fails the instance instead of retr
   assert.equal(state.failureDetails.errorType, "NonDeterminismError");
 });
 
-const counter = new EntityInstanceId("counter", "a");
+const fragile = scheduler.entity("fragile", () => ({
+  run() {
+    throw nestedError();
+  },
+}));
+
 const callsEntity = scheduler.orchestrator("callsEntity", async function* (context) {
-  return yield context.entities.callEntity(counter, "get");
+  return yield context.entities.callEntity(new EntityInstanceId(fragile, "vase"), "drop");
 });
 
-test("entities are refused in so many words as long as they are not served", async () => {
-  await assert.rejects(scheduler.client.signalEntity(counter, "add", 1), failsWith("UNIMPLEMENTED"));
-  await assert.rejects(scheduler.client.getEntity(counter), failsWith("UNIMPLEMENTED"));
+test("an entity operation's failure that nobody catches fails the orchestration, and history keeps it (S-12.15)", async () => {
   const state = await scheduler.run(callsEntity);
   assertStatus(state, "FAILED");
-  assert.match(state.failureDetails.message, /entit/i);
+  assert.equal(state.failureDetails.errorType, "EntityOperationFailedException");
+  assert.match(state.failureDetails.message, /'drop' of entity '@fragile@vase' failed: could not ship/);
+  const failed = (await scheduler.wireHistory(state.instanceId)).find((event) => event.hasEntityoperationfailed());
+  const details = failed.getEntityoperationfailed().getFailuredetails();
+  assert.equal(details.getErrortype(), "ShipmentError");
+  assert.equal(details.getErrormessage(), "could not ship");
+  assert.match(details.getStacktrace().getValue(), /nestedError/);
 });

@@ -1,18 +1,19 @@
 // What a test file works with: one server, one client and one worker of the published SDK.
 //
-// A file registers its orchestrators and activities beside the tests that use them, then calls `start` in `before`
-// and `stop` in `after`. Calls for which the SDK has no method go through the stub that the SDK itself generated.
+// A file registers its orchestrators, activities and entities beside the tests that use them, then calls `start` in
+// `before` and `stop` in `after`. Calls for which the SDK has no method go through the stub that the SDK itself generated.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
+import { isDeepStrictEqual } from "node:util";
 
 import grpc from "@grpc/grpc-js";
 import durabletask from "@microsoft/durabletask-js";
 
 import { Server } from "./server.mjs";
 
-const { NoOpLogger, OrchestrationStatus, TaskHubGrpcClient, TaskHubGrpcWorker } = durabletask;
+const { EntityInstanceId, NoOpLogger, OrchestrationStatus, TaskHubGrpcClient, TaskHubGrpcWorker } = durabletask;
 const require = createRequire(import.meta.url);
 
 /** The wire messages as the SDK's own package carries them. */
@@ -26,6 +27,16 @@ const WAIT_SECONDS_MAX = 30;
 /** A fresh instance id that says which test it belongs to. */
 export function newId(prefix) {
   return `${prefix}-${randomUUID()}`;
+}
+
+/** The id of an entity that no other test has. */
+export function newEntity(name, keyPrefix = "key") {
+  return new EntityInstanceId(name, newId(keyPrefix));
+}
+
+/** An entity id that the SDK passes on as it stands, while its own class lower-cases the name. */
+export function verbatim(id) {
+  return { toString: () => id };
 }
 
 /** A string value as the wire wraps it. */
@@ -44,7 +55,7 @@ export function gate() {
   return { passed, open };
 }
 
-/** Asks again until `probe` returns something truthy, and returns that. */
+/** Asks again until `probe` returns something truthy, and returns that. `what` is a text or makes one at the end. */
 export async function eventually(what, probe, seconds = WAIT_SECONDS_MAX) {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
@@ -52,9 +63,17 @@ export async function eventually(what, probe, seconds = WAIT_SECONDS_MAX) {
     if (found) {
       return found;
     }
-    assert.ok(Date.now() < deadline, `${what} did not come true within ${seconds} s`);
+    if (Date.now() >= deadline) {
+      assert.fail(`${typeof what === "function" ? what() : what} did not come true within ${seconds} s`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
+}
+
+/** Takes an entity operation's failure apart, as the SDK hands it to an orchestrator. */
+export function operationFailure(error) {
+  const { errorType: type, errorMessage: message } = error.failureDetails;
+  return { type, message, entity: error.entityId.toString(), operation: error.operationName };
 }
 
 /** Compares a state's status by name and shows the failure if it is another one. */
@@ -98,6 +117,7 @@ export class Scheduler {
 
   #orchestrators = new Map();
   #activities = new Map();
+  #entities = new Map();
   #clients = [];
   #workers = [];
   #openStub;
@@ -115,6 +135,12 @@ export class Scheduler {
   /** Registers an activity for the default worker; returns its name. */
   activity(name, body) {
     this.#activities.set(name, body);
+    return name;
+  }
+
+  /** Registers an entity for the default worker: `factory` makes the object that runs one batch. Returns its name. */
+  entity(name, factory) {
+    this.#entities.set(name, factory);
     return name;
   }
 
@@ -138,13 +164,14 @@ export class Scheduler {
     return client;
   }
 
-  /** Starts a worker; without `orchestrators` and `activities` it runs all that the file registered. */
+  /** Starts a worker; without `orchestrators`, `activities` and `entities` it runs all that the file registered. */
   async startWorker({
     hub,
     filters,
     versioning,
     orchestrators = [...this.#orchestrators.keys()],
     activities = [...this.#activities.keys()],
+    entities = [...this.#entities.keys()],
   } = {}) {
     const worker = new TaskHubGrpcWorker({
       hostAddress: this.server.address,
@@ -158,6 +185,9 @@ export class Scheduler {
     }
     for (const name of activities) {
       worker.addNamedActivity(name, this.#activities.get(name));
+    }
+    for (const name of entities) {
+      worker.addNamedEntity(name, this.#entities.get(name));
     }
     await worker.start();
     this.#workers.push(worker);
@@ -208,6 +238,24 @@ export class Scheduler {
   /** Starts an instance and returns its final state. */
   async run(name, input, options) {
     return this.finished(await this.client.scheduleNewOrchestration(name, input, options));
+  }
+
+  /** Waits until an entity's state is `expected`; with undefined, until it does not exist. */
+  async entityReaches(id, expected) {
+    let seen;
+    const describe = () => `entity ${id} with state ${JSON.stringify(expected)} (it has ${JSON.stringify(seen)})`;
+    await eventually(describe, async () => {
+      seen = (await this.client.getEntity(id))?.state;
+      return isDeepStrictEqual(seen, expected);
+    });
+  }
+
+  /** Waits until an instance's history holds at least `count` events of a type. */
+  async recorded(instanceId, type, count = 1) {
+    await eventually(`${count} ${type} in the history of ${instanceId}`, async () => {
+      const types = await this.historyTypes(instanceId);
+      return types.filter((other) => other === type).length >= count;
+    });
   }
 
   /** Waits for an instance's end and returns its state with payloads. */

@@ -91,6 +91,7 @@ impl Orchestration {
             transition.effects.push(Effect::DisarmTimer(timer));
         }
         self.tell_parent(transition, status, &result, failure.as_ref(), now);
+        self.release_locks(transition);
         self.open.close();
         let record = &mut self.record;
         record.status = status;
@@ -201,8 +202,18 @@ impl Orchestration {
         });
     }
 
+    /// Tells every entity that is locked for this generation, or is to be, that it is over (S-12.32).
+    pub(super) fn release_locks(&self, transition: &mut Transition) {
+        let releases = self.open.locked().into_iter().map(|target| Effect::Send {
+            target,
+            message: Message::ReleaseLocks(self.generation()),
+        });
+        transition.effects.extend(releases);
+    }
+
     /// Numbers a new generation; what belonged to the old one is over.
     pub(super) fn begin_generation(&mut self, transition: &mut Transition, ids: &mut dyn FreshIds) {
+        self.release_locks(transition);
         transition.is_new_generation = true;
         transition.old_generation = Some((self.record.generation, self.record.history_chunks));
         self.open = OpenWork::default();

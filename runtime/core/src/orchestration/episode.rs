@@ -296,11 +296,39 @@ impl<'a> Cut<'a> {
                     failure: Some(failure),
                 },
             ),
+            Message::EntityCompleted {
+                request_id,
+                result,
+                at,
+                ..
+            } => {
+                let event = wire::operation_completed(&request_id, result.as_deref());
+                (at, EventKind::Other(event))
+            }
+            Message::EntityFailed {
+                request_id,
+                failure,
+                at,
+                ..
+            } => {
+                let event = wire::operation_failed(&request_id, &failure);
+                (at, EventKind::Other(event))
+            }
+            Message::LocksGranted {
+                critical_section,
+                at,
+                ..
+            } => (at, EventKind::Other(wire::lock_granted(&critical_section))),
             Message::Start(_)
+            | Message::StartFromEntity(_)
             | Message::Terminate { .. }
             | Message::TerminateTree { .. }
             | Message::TreeTerminated { .. }
-            | Message::RewindChild { .. } => return None,
+            | Message::RewindChild { .. }
+            | Message::Operation(_)
+            | Message::Lock(_)
+            | Message::Unlock { .. }
+            | Message::ReleaseLocks(_) => return None,
         })
     }
 }

@@ -1,19 +1,28 @@
-//! What a generation's history says is still open: activities, timers, children. Never stored; folded from history.
+//! What a generation's history says is still open: activities, timers, children, calls of entities, locks. Never stored; folded
+//! from history.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::effect::Timer;
-use crate::history::{EventKind, HistoryEvent};
+use crate::entity::{EntityEvent, lock_set};
+use crate::history::{EventKind, HistoryEvent, OtherEvent, OtherKind};
 use crate::id::{ExecutionId, InstanceId};
 use crate::message::Fence;
 use crate::time::Timestamp;
+use crate::wire;
 
 /// What was scheduled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Task {
     Activity,
-    Timer { fire_at: Timestamp },
+    Timer {
+        fire_at: Timestamp,
+    },
     Child,
+    /// A call of an entity.
+    Call,
+    /// A request for the locks of a critical section.
+    Lock,
 }
 
 /// Kinds of tasks: their ids are counted apart.
@@ -22,6 +31,17 @@ enum TaskKind {
     Activity,
     Timer,
     Child,
+    Call,
+    Lock,
+}
+
+/// What an outcome in history names its task by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    /// An action's id.
+    Id(i32),
+    /// A call's request id, or a critical section's.
+    Text(String),
 }
 
 impl Task {
@@ -30,6 +50,8 @@ impl Task {
             Self::Activity => TaskKind::Activity,
             Self::Timer { .. } => TaskKind::Timer,
             Self::Child => TaskKind::Child,
+            Self::Call => TaskKind::Call,
+            Self::Lock => TaskKind::Lock,
         }
     }
 }
@@ -37,7 +59,9 @@ impl Task {
 /// One scheduling without its outcome in history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
+    /// Id of the action.
     task_id: i32,
+    name: Name,
     task: Task,
     /// Its outcome is in the mailbox.
     has_arrived: bool,
@@ -49,9 +73,11 @@ pub struct OpenWork {
     next: u32,
     open: BTreeMap<u32, Open>,
     /// The same by what outcomes in history name them by; ids may repeat (S-4.13).
-    by_task: BTreeSet<(TaskKind, i32, u32)>,
+    by_task: BTreeSet<(TaskKind, Name, u32)>,
     /// Finished ones too: a recursive termination passes through them (S-9.8).
     children: BTreeMap<u32, InstanceId>,
+    /// Critical sections asked for, each with the entities whose locks were not given back yet.
+    sections: BTreeMap<String, BTreeSet<InstanceId>>,
 }
 
 impl OpenWork {
@@ -62,6 +88,10 @@ impl OpenWork {
             EventKind::TaskScheduled(_)
                 | EventKind::TimerCreated { .. }
                 | EventKind::ChildCreated(_)
+                | EventKind::Other(OtherEvent {
+                    kind: OtherKind::EntityOperationCalled | OtherKind::EntityLockRequested,
+                    ..
+                })
         )
     }
 
@@ -69,23 +99,23 @@ impl OpenWork {
     /// ([`Record::overtaken`](super::Record::overtaken)).
     pub(super) fn fold(&mut self, event: &HistoryEvent, overtaken: &BTreeSet<u32>) {
         match &event.kind {
-            EventKind::TaskScheduled(_) => self.schedule(event.id, Task::Activity),
+            EventKind::TaskScheduled(_) => self.schedule(event.id, None, Task::Activity),
             EventKind::TimerCreated { fire_at } => {
-                self.schedule(event.id, Task::Timer { fire_at: *fire_at })
+                self.schedule(event.id, None, Task::Timer { fire_at: *fire_at });
             }
             EventKind::ChildCreated(child) => {
                 self.children
                     .insert(self.next, InstanceId::from_stored(&child.instance));
-                self.schedule(event.id, Task::Child);
+                self.schedule(event.id, None, Task::Child);
             }
             EventKind::TaskCompleted { task_id, .. } | EventKind::TaskFailed { task_id, .. } => {
-                self.answer(TaskKind::Activity, *task_id, overtaken);
+                self.answer(TaskKind::Activity, Name::Id(*task_id), overtaken);
             }
             EventKind::TimerFired { timer_id, .. } => {
-                self.answer(TaskKind::Timer, *timer_id, overtaken);
+                self.answer(TaskKind::Timer, Name::Id(*timer_id), overtaken);
             }
             EventKind::ChildCompleted { task_id, .. } | EventKind::ChildFailed { task_id, .. } => {
-                self.answer(TaskKind::Child, *task_id, overtaken);
+                self.answer(TaskKind::Child, Name::Id(*task_id), overtaken);
             }
             EventKind::OrchestratorStarted
             | EventKind::ExecutionStarted(_)
@@ -95,17 +125,60 @@ impl OpenWork {
             | EventKind::ExecutionResumed { .. }
             | EventKind::ExecutionRewound(_)
             | EventKind::EventSent { .. }
-            | EventKind::EventRaised { .. }
-            | EventKind::Other(_) => {}
+            | EventKind::EventRaised { .. } => {}
+            EventKind::Other(other) => self.fold_entity_event(event.id, other, overtaken),
         }
     }
 
-    fn schedule(&mut self, task_id: i32, task: Task) {
-        self.by_task.insert((task.kind(), task_id, self.next));
+    fn fold_entity_event(&mut self, id: i32, event: &OtherEvent, overtaken: &BTreeSet<u32>) {
+        match wire::entity_event(event) {
+            Some(EntityEvent::Called(asked)) => {
+                self.schedule(id, Some(asked.request_id), Task::Call);
+            }
+            Some(EntityEvent::LockRequested {
+                critical_section,
+                lock_set: listed,
+            }) => {
+                let entities = lock_set(&listed).unwrap_or_default();
+                self.sections
+                    .insert(critical_section.clone(), entities.into_iter().collect());
+                self.schedule(id, Some(critical_section), Task::Lock);
+            }
+            Some(EntityEvent::Completed { request_id } | EntityEvent::Failed { request_id }) => {
+                self.answer(TaskKind::Call, Name::Text(request_id), overtaken);
+            }
+            Some(EntityEvent::LockGranted { critical_section }) => {
+                self.answer(TaskKind::Lock, Name::Text(critical_section), overtaken);
+            }
+            Some(EntityEvent::UnlockSent {
+                critical_section,
+                target,
+            }) => self.unlock(&critical_section, &target),
+            Some(EntityEvent::Signaled(_)) | None => {}
+        }
+    }
+
+    fn unlock(&mut self, critical_section: &str, target: &str) {
+        let (Some(held), Ok(target)) = (
+            self.sections.get_mut(critical_section),
+            InstanceId::parse_entity(target),
+        ) else {
+            return;
+        };
+        held.remove(&target);
+        if held.is_empty() {
+            self.sections.remove(critical_section);
+        }
+    }
+
+    fn schedule(&mut self, task_id: i32, name: Option<String>, task: Task) {
+        let name = name.map_or(Name::Id(task_id), Name::Text);
+        self.by_task.insert((task.kind(), name.clone(), self.next));
         self.open.insert(
             self.next,
             Open {
                 task_id,
+                name,
                 task,
                 has_arrived: false,
             },
@@ -114,10 +187,10 @@ impl OpenWork {
     }
 
     /// An outcome in history names a task id only: of several open ones with that id it answers the oldest that was not overtaken.
-    fn answer(&mut self, kind: TaskKind, task_id: i32, overtaken: &BTreeSet<u32>) {
+    fn answer(&mut self, kind: TaskKind, name: Name, overtaken: &BTreeSet<u32>) {
         let oldest = self
             .by_task
-            .range((kind, task_id, 0)..=(kind, task_id, u32::MAX))
+            .range((kind, name.clone(), 0)..=(kind, name, u32::MAX))
             .map(|(.., scheduling)| *scheduling)
             .find(|scheduling| !overtaken.contains(scheduling));
         if let Some(scheduling) = oldest {
@@ -125,9 +198,9 @@ impl OpenWork {
         }
     }
 
-    fn remove(&mut self, scheduling: u32) -> Option<(TaskKind, i32, u32)> {
+    fn remove(&mut self, scheduling: u32) -> Option<(TaskKind, Name, u32)> {
         let open = self.open.remove(&scheduling)?;
-        let task = (open.task.kind(), open.task_id, scheduling);
+        let task = (open.task.kind(), open.name, scheduling);
         self.by_task.remove(&task);
         Some(task)
     }
@@ -145,11 +218,11 @@ impl OpenWork {
 
     /// An outcome has moved from the mailbox into history. Gives those it overtook: older ones with the same task id, still open.
     pub(super) fn take(&mut self, scheduling: u32) -> Vec<u32> {
-        let Some((kind, task_id, _)) = self.remove(scheduling) else {
+        let Some((kind, name, _)) = self.remove(scheduling) else {
             return Vec::new();
         };
         self.by_task
-            .range((kind, task_id, 0)..(kind, task_id, scheduling))
+            .range((kind, name.clone(), 0)..(kind, name, scheduling))
             .map(|(.., older)| *older)
             .collect()
     }
@@ -158,6 +231,20 @@ impl OpenWork {
     pub(super) fn close(&mut self) {
         self.open.clear();
         self.by_task.clear();
+        self.sections.clear();
+    }
+
+    /// Entities that are locked, or are to be, for this generation.
+    pub(super) fn locked(&self) -> BTreeSet<InstanceId> {
+        self.sections.values().flatten().cloned().collect()
+    }
+
+    /// Calls and lock requests without an outcome.
+    pub(super) fn asked_of_entities(&self) -> Vec<u32> {
+        self.unanswered()
+            .filter(|(_, o)| matches!(o.task, Task::Call | Task::Lock))
+            .map(|(n, _)| n)
+            .collect()
     }
 
     pub(super) fn schedulings(&self) -> u32 {

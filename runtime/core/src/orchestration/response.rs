@@ -1,8 +1,10 @@
 //! A worker's response before it is applied: what of it ends the instance, and why it may be refused as a whole.
 
 use crate::action::{Action, Completion, End, EpisodeResult};
+use crate::entity::{EntityEvent, lock_set};
 use crate::id::InstanceId;
 use crate::message::FailureDetails;
+use crate::wire;
 
 use super::{Limits, Status};
 
@@ -74,17 +76,43 @@ pub(super) fn closing(actions: Vec<Action>, own: &InstanceId, has_children: bool
     }
 }
 
-/// Why an instance fails whatever else its response says: it would wait for an entity for ever (S-12.50). Its other actions count.
+/// Why an instance fails whatever else its response says: it would wait for ever. Its other actions count.
 pub(super) fn unsupported(actions: &[Action]) -> Option<FailureDetails> {
-    let is_for_entity = |action: &Action| match action {
-        Action::SendEntityMessage { .. } => true,
-        Action::SendEvent { instance, .. } => instance.starts_with('@'),
-        _ => false,
-    };
-    actions.iter().any(is_for_entity).then(|| {
-        let message = "entities are not supported by this version of the server; the orchestration sent a message to one";
-        FailureDetails::new("EntitiesNotSupported", message, true)
+    actions.iter().find_map(|action| match action {
+        Action::SendEvent {
+            instance,
+            name,
+            input,
+            ..
+        } if instance.starts_with('@') && expects_answer(name, input) => {
+            let message = format!(
+                "the orchestration asked entity '{instance}' by an external event, as older hosts do; this server takes entity messages only"
+            );
+            Some(FailureDetails::new("EntityEventsNotSupported", &message, true))
+        }
+        Action::SendEntityMessage { event, .. } => match wire::entity_event(event) {
+            Some(EntityEvent::LockRequested { lock_set: listed, .. }) => {
+                let error = lock_set(&listed).err()?;
+                let message = format!("the lock set of a critical section is illegal: {error}");
+                Some(FailureDetails::new("InvalidArgument", &message, true))
+            }
+            _ => None,
+        },
+        _ => None,
     })
+}
+
+/// Whether an older host's message to an entity is a call or a lock request; others are dropped (S-12.50).
+fn expects_answer(name: &str, input: &Option<String>) -> bool {
+    let is_signal = || {
+        let text: String = input
+            .iter()
+            .flat_map(|i| i.chars())
+            .filter(|c| !c.is_whitespace())
+            .collect();
+        text.contains("\"signal\":true")
+    };
+    (name == "op" || name.starts_with("op@")) && !is_signal()
 }
 
 /// Why a response cannot be taken as it is (S-14.4).
@@ -105,7 +133,10 @@ pub(super) fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<Failure
 fn is_message(action: &Action) -> bool {
     matches!(
         action,
-        Action::CreateChild { .. } | Action::SendEvent { .. } | Action::Terminate { .. }
+        Action::CreateChild { .. }
+            | Action::SendEvent { .. }
+            | Action::SendEntityMessage { .. }
+            | Action::Terminate { .. }
     )
 }
 
@@ -123,9 +154,13 @@ fn payloads(result: &EpisodeResult) -> impl Iterator<Item = (&'static str, usize
                 ("orchestration input", length(input).max(largest))
             }
         },
-        Action::CreateTimer { .. } | Action::SendEntityMessage { .. } | Action::Rewind { .. } => {
-            ("timer", 0)
-        }
+        Action::SendEntityMessage { event, .. } => match wire::entity_event(event) {
+            Some(EntityEvent::Called(asked) | EntityEvent::Signaled(asked)) => {
+                ("entity operation input", length(&asked.input))
+            }
+            _ => ("entity message", 0),
+        },
+        Action::CreateTimer { .. } | Action::Rewind { .. } => ("timer", 0),
     };
     std::iter::once(("custom status", length(&result.custom_status)))
         .chain(result.actions.iter().map(of_action))

@@ -266,6 +266,7 @@ impl Orchestration {
         for timer in self.open_timers() {
             transition.effects.push(Effect::DisarmTimer(timer));
         }
+        self.release_locks(transition);
         if let Some(parent) = &self.record.parent {
             let message = self.outcome_for(
                 parent,

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 use crate::wire;
 
 use super::state::parent_instance;
-use super::{Episode, Orchestration, Start, Status, Suspension, Transition};
+use super::{Episode, OpenWork, Orchestration, Start, Status, Suspension, Transition};
 
 impl Orchestration {
     /// Rewinds a failed instance. `history`: all chunks of the current generation.
@@ -71,7 +71,7 @@ impl Orchestration {
         let mut events = without_failures(events);
         events.push(self.rewound(reason, parent_execution_id, now));
         self.take_over(&mut transition, events, Vec::new());
-        self.run_on(&mut transition, &former, now);
+        self.run_on(&mut transition, &former, now, ids);
         Ok(transition)
     }
 
@@ -171,7 +171,7 @@ impl Orchestration {
         }
         let suspension = self.record.suspension.take();
         self.take_over(&mut transition, events, left);
-        self.run_on(&mut transition, &former, now);
+        self.run_on(&mut transition, &former, now, ids);
         if suspension.is_some() {
             self.record.status = Status::Suspended;
             self.record.suspension = Some(Suspension::Unmarked);
@@ -203,7 +203,13 @@ impl Orchestration {
     }
 
     /// Active again; nothing waits for ever: what has no outcome is asked for anew (S-9.13, step 6).
-    fn run_on(&mut self, transition: &mut Transition, former: &ExecutionId, now: Timestamp) {
+    fn run_on(
+        &mut self,
+        transition: &mut Transition,
+        former: &ExecutionId,
+        now: Timestamp,
+        ids: &mut dyn FreshIds,
+    ) {
         let record = &mut self.record;
         record.status = Status::Running;
         record.output = None;
@@ -228,6 +234,28 @@ impl Orchestration {
             transition.effects.push(Effect::ArmTimer(timer));
         }
         self.ask_children(transition, &chunk, former, now);
+        self.ask_entities(transition, &chunk, now, ids);
+    }
+
+    /// Calls without an answer and lock requests without a grant are sent again, in the name of the new generation.
+    fn ask_entities(
+        &self,
+        transition: &mut Transition,
+        chunk: &Bytes,
+        now: Timestamp,
+        ids: &mut dyn FreshIds,
+    ) {
+        let open = self.open.asked_of_entities();
+        let events = wire::decode_chunk(chunk).unwrap_or_default();
+        let scheduled = events.iter().filter(|e| OpenWork::is_scheduling(e));
+        for (scheduling, event) in (0..).zip(scheduled) {
+            if open.contains(&scheduling)
+                && let EventKind::Other(other) = &event.kind
+                && let Some(asked) = wire::entity_event(other)
+            {
+                self.ask_entity(transition, asked, scheduling, now, ids);
+            }
+        }
     }
 
     /// Asks the children without an outcome, each with the link it should have had so far and the one it gets.

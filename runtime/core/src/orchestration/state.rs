@@ -133,7 +133,7 @@ pub struct Record {
     pub output: Option<String>,
     /// Set only while failed.
     pub failure: Option<FailureDetails>,
-    /// Activities, timers and children scheduled so far in this generation.
+    /// Activities, timers, children, calls and lock requests scheduled so far in this generation.
     pub schedulings: u32,
     /// Highest event id in this generation's history; -1 before the first.
     pub event_id_max: i32,
@@ -497,8 +497,16 @@ pub(super) fn outcome_of(message: &Message) -> Option<&Fence> {
         | Message::ActivityFailed { fence, .. }
         | Message::TimerFired { fence, .. }
         | Message::ChildCompleted { fence, .. }
-        | Message::ChildFailed { fence, .. } => Some(fence),
+        | Message::ChildFailed { fence, .. }
+        | Message::EntityCompleted { fence, .. }
+        | Message::EntityFailed { fence, .. }
+        | Message::LocksGranted { fence, .. } => Some(fence),
         Message::EventRaised { .. }
+        | Message::Operation(_)
+        | Message::Lock(_)
+        | Message::Unlock { .. }
+        | Message::ReleaseLocks(_)
+        | Message::StartFromEntity(_)
         | Message::Start(_)
         | Message::Terminate { .. }
         | Message::TerminateTree { .. }

@@ -24,10 +24,8 @@ pub fn receive(
     ids: &mut dyn FreshIds,
 ) -> Result<Transition, Error> {
     match message {
-        Message::Start(new) => match create(existing, *new, Origin::Parent, now, ids)? {
-            Created::Started(transition) | Created::Refused(transition) => Ok(transition),
-            Created::Ignored => Ok(Transition::default()),
-        },
+        Message::Start(new) => start(existing, *new, Origin::Parent, now, ids),
+        Message::StartFromEntity(new) => start(existing, *new, Origin::Entity, now, ids),
         Message::Terminate { output, recurse } => Ok(existing
             .as_mut()
             .and_then(|i| i.terminate(output, recurse, now, ids))
@@ -66,7 +64,27 @@ pub fn receive(
         | Message::ActivityFailed { .. }
         | Message::TimerFired { .. }
         | Message::ChildCompleted { .. }
-        | Message::ChildFailed { .. } => Ok(Transition::default()),
+        | Message::ChildFailed { .. }
+        | Message::EntityCompleted { .. }
+        | Message::EntityFailed { .. }
+        | Message::LocksGranted { .. }
+        | Message::Operation(_)
+        | Message::Lock(_)
+        | Message::Unlock { .. }
+        | Message::ReleaseLocks(_) => Ok(Transition::default()),
+    }
+}
+
+fn start(
+    existing: &mut Option<Orchestration>,
+    new: NewInstance,
+    origin: Origin,
+    now: Timestamp,
+    ids: &mut dyn FreshIds,
+) -> Result<Transition, Error> {
+    match create(existing, new, origin, now, ids)? {
+        Created::Started(transition) | Created::Refused(transition) => Ok(transition),
+        Created::Ignored => Ok(Transition::default()),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Turn {
     pub(super) transition: Transition,
     pub(super) now: Timestamp,
     /// The generation ends with this response.
-    ends: bool,
+    pub(super) ends: bool,
     /// It goes on as a new one.
     continues: bool,
     /// Events that the instance sent to itself (S-3.18).
@@ -27,7 +27,7 @@ pub(super) struct Turn {
 impl Orchestration {
     /// Accepts a worker's response to an episode (S-3.12, S-4.1).
     ///
-    /// What the response cannot have (a payload over the limit, an entity) fails the instance instead of the call: an error would only
+    /// What the response cannot have (a payload over the limit, an illegal lock set) fails the instance instead of the call: an error would only
     /// bring the same response again. Errors, with the state unchanged: `Invalid` for a rewritten history that is none,
     /// `FailedPrecondition` when the instance is finished or being terminated, so that the episode is void (S-4.16).
     pub fn complete(
@@ -261,8 +261,9 @@ impl Orchestration {
                         .push(Effect::Send { target, message });
                 }
             }
-            // Entities fail the response as a whole; completions and rewinds were taken out before.
-            Action::SendEntityMessage { .. } | Action::Complete(_) | Action::Rewind { .. } => {}
+            Action::SendEntityMessage { id, event } => self.send_to_entity(turn, id, event, ids),
+            // Completions and rewinds were taken out before.
+            Action::Complete(_) | Action::Rewind { .. } => {}
         }
     }
 

@@ -41,7 +41,7 @@ pub fn failure(details: proto::TaskFailureDetails) -> FailureDetails {
     FailureDetails::from_encoded(Bytes::from(details.encode_to_vec()))
 }
 
-fn trace(trace: proto::TraceContext) -> TraceContext {
+pub(super) fn trace(trace: proto::TraceContext) -> TraceContext {
     TraceContext {
         trace_parent: trace.trace_parent,
         span_id: trace.span_id,

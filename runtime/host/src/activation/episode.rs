@@ -277,10 +277,7 @@ impl ActivationActor {
             return;
         };
         let services = &self.shared.services;
-        if services
-            .dispatch
-            .is_orchestration_receivable(self.key.hub, &class)
-        {
+        if services.dispatch.is_instance_receivable(&self.key, &class) {
             return self.begin_oversize_wait(oversize.size);
         }
         let limit = services.config.limits.work_item_bytes_max;
@@ -293,12 +290,7 @@ impl ActivationActor {
 
     /// Sends itself an input when `delay` is over.
     fn later(&self, delay: Duration, input: super::Input) {
-        let services = std::sync::Arc::clone(&self.shared.services);
-        let key = self.key.clone();
-        services.runtime.clone().spawn(async move {
-            tokio::time::sleep(delay).await;
-            services.placement().send(key, input);
-        });
+        self.shared.later(&self.key, delay, input);
     }
 
     /// Hands nothing out for a while.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use actix::{AsyncContext, Context, Handler, Message as ActorMessage};
 
 use super::{ActivationActor, Input, Numbered};
-use crate::dispatch::{Granted, back_off};
+use crate::dispatch::back_off;
 use crate::error::{Error, ErrorKind};
 
 /// All that was decided before the fault is durable.
@@ -23,38 +23,21 @@ impl ActivationActor {
     /// Takes one input; a fault in it concerns this instance alone.
     pub(super) fn take(&mut self, numbered: Numbered, context: &mut Context<Self>) {
         let Numbered { number, input } = numbered;
-        self.shared.make_room();
         let granted = match &input {
             Input::Granted(granted) => Some(*granted),
             _ => None,
         };
-        self.shared.turns.borrow_mut().mark_whole();
-        let taken = catch_unwind(AssertUnwindSafe(|| match input {
+        let (shared, key) = (Rc::clone(&self.shared), self.key.clone());
+        let is_sound = shared.guard(&key, granted, || match input {
             Input::Passivate => self.passivate(number),
             input => self.decide(input),
-        }));
-        if taken.is_err() {
-            self.fault(granted, context);
-        }
-        self.shared.decided(number);
-    }
-
-    fn fault(&mut self, granted: Option<Granted>, context: &mut Context<Self>) {
-        let instance = &self.key.instance;
-        self.span().in_scope(|| {
-            tracing::error!("an input could not be decided; the instance is loaded again")
         });
-        let dispatch = &self.shared.services.dispatch;
-        let forget = || dispatch.forget_instance(&self.key, granted);
-        let is_forgotten = catch_unwind(AssertUnwindSafe(forget)).is_ok();
-        let is_whole = self.shared.turns.try_borrow().is_ok_and(|t| t.is_whole());
-        if !is_whole || !is_forgotten {
-            let text = format!("a turn of instance {instance} was left half-way");
-            self.shared.services.fail(text);
+        if !is_sound {
+            self.held = Some(Vec::new());
+            let address = context.address();
+            shared.answer(move || address.do_send(Reload));
         }
-        self.held = Some(Vec::new());
-        let address = context.address();
-        self.shared.answer(move || address.do_send(Reload));
+        shared.decided(number);
     }
 
     pub(super) fn load_or_note_damage(&mut self) {

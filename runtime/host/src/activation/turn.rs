@@ -12,7 +12,6 @@ use super::ActivationActor;
 use super::episode::has_carried;
 use crate::error::Error;
 use crate::partition::Waiter;
-use crate::placement::partition_of;
 use crate::turns::After;
 
 /// What is known of the instance before a turn, and needed after it.
@@ -270,7 +269,7 @@ impl ActivationActor {
                 });
             }
             Effect::DisarmTimer(timer) => self.write(|batch, key| batch.disarm_timer(key, &timer)),
-            Effect::Send { target, message } => self.send(target, message),
+            Effect::Send { target, message } => self.shared.send(key.hub, target, message),
             Effect::DropActivities { execution_id } => {
                 self.then(After::DropActivities { key, execution_id })
             }
@@ -288,40 +287,13 @@ impl ActivationActor {
         }
     }
 
-    fn send(&mut self, target: mainspring_core::id::InstanceId, message: Message) {
-        let target = InstanceKey {
-            hub: self.key.hub,
-            instance: target,
-        };
-        let partition = partition_of(&target, self.shared.services.placement().count());
-        self.shared.decide(|turns| {
-            let index = turns
-                .batch()
-                .put_message(partition, &target, &message, true);
-            turns.then(After::Deliver {
-                target,
-                index,
-                message,
-            });
-        });
-    }
-
     /// Puts a waiting message into the own mailbox; it takes its place there once it is durable. False: it does not fit, and is dropped.
     pub(super) fn receive_own(&mut self, message: Message) -> bool {
         if !self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
             return false;
         }
         self.arriving += 1;
-        let key = self.key.clone();
-        let partition = self.shared.partition;
-        self.shared.decide(|turns| {
-            let index = turns.batch().put_message(partition, &key, &message, false);
-            turns.then(After::Arrive {
-                key,
-                index,
-                message,
-            });
-        });
+        self.shared.receive_own(&self.key, message);
         true
     }
 

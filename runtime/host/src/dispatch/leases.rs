@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mainspring_core::id::{HubId, InstanceKey};
 
 use super::activities::Place;
-use super::{Dispatch, Held, State, StreamId, Token, back_off};
+use super::{Dispatch, Held, State, StreamId, Token, back_off, kind_of};
 use crate::activation::Input;
 use crate::api::WorkKind;
 
@@ -21,10 +21,11 @@ impl Dispatch {
     /// Takes a lease off its stream. What follows for the item is the caller's business.
     pub(super) fn take_lease(state: &mut State, token: Token) -> Option<(StreamId, WorkKind)> {
         let (stream, kind) = match state.tokens.get(&token)? {
-            Held::Orchestration(key) => {
-                let lease = state.orchestrations.remove(key)?;
+            Held::Instance(key) => {
+                let lease = state.leased.remove(key)?;
+                let kind = kind_of(key);
                 state.tokens.remove(&token);
-                (lease.stream, WorkKind::Orchestration)
+                (lease.stream, kind)
             }
             Held::Activity(id) => {
                 let activity = state.activities.get_mut(id)?;
@@ -54,8 +55,8 @@ impl Dispatch {
         token: Token,
     ) -> Option<(StreamId, Instant, InstanceKey, Option<i32>)> {
         match state.tokens.get(&token)? {
-            Held::Orchestration(key) => {
-                let lease = state.orchestrations.get(key)?;
+            Held::Instance(key) => {
+                let lease = state.leased.get(key)?;
                 Some((lease.stream, lease.since, key.clone(), None))
             }
             Held::Activity(id) => {
@@ -86,7 +87,7 @@ impl Dispatch {
         delay: Duration,
     ) {
         match state.tokens.get(&token) {
-            Some(Held::Orchestration(key)) => {
+            Some(Held::Instance(key)) => {
                 let key = key.clone();
                 Self::take_lease(state, token);
                 let is_given_back = false;
@@ -132,7 +133,7 @@ impl Dispatch {
                 self.late_token(&mut state, token);
                 false
             }
-            Some(Held::Orchestration(key)) => kind == WorkKind::Orchestration && key.hub == hub,
+            Some(Held::Instance(key)) => kind == kind_of(key) && key.hub == hub,
             Some(Held::Activity(id)) => {
                 let activity = state.activities.get(id);
                 kind == WorkKind::Activity && activity.is_some_and(|a| a.key.hub == hub)
@@ -145,7 +146,7 @@ impl Dispatch {
 
     fn give_back(&self, state: &mut State, token: Token) {
         let (key, id) = match state.tokens.get(&token) {
-            Some(Held::Orchestration(key)) => (Some(key.clone()), None),
+            Some(Held::Instance(key)) => (Some(key.clone()), None),
             Some(Held::Activity(id)) => (None, Some(*id)),
             None => return,
         };
@@ -288,7 +289,7 @@ impl Dispatch {
     pub(crate) fn expire_leases(&self, episodes: Option<Duration>, activities: Option<Duration>) {
         let mut state = self.lock();
         let longest = |token: &Token| match state.tokens.get(token)? {
-            Held::Orchestration(_) => episodes,
+            Held::Instance(_) => episodes,
             Held::Activity(_) => activities,
         };
         let expired: Vec<Token> = state

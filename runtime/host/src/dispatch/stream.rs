@@ -37,8 +37,8 @@ pub(crate) struct StreamState {
     pub(crate) peer: Peer,
     pub(crate) can_stream_history: bool,
     filters: Option<LoweredFilters>,
-    limits: [u32; 2],
-    held: [u32; 2],
+    limits: [u32; 3],
+    held: [u32; 3],
     /// Leases it holds.
     pub(crate) leases: HashSet<Token>,
     pub(crate) sender: mpsc::UnboundedSender<Result<Vec<Bytes>, Error>>,
@@ -58,6 +58,7 @@ pub(crate) struct StreamState {
 struct LoweredFilters {
     orchestrations: Vec<Filter>,
     activities: Vec<Filter>,
+    entities: Vec<String>,
 }
 
 impl LoweredFilters {
@@ -73,6 +74,7 @@ impl LoweredFilters {
         Self {
             orchestrations: lower(filters.orchestrations),
             activities: lower(filters.activities),
+            entities: filters.entities.iter().map(|n| n.to_lowercase()).collect(),
         }
     }
 }
@@ -81,6 +83,7 @@ fn index(kind: WorkKind) -> usize {
     match kind {
         WorkKind::Orchestration => 0,
         WorkKind::Activity => 1,
+        WorkKind::Entity => 2,
     }
 }
 
@@ -96,6 +99,7 @@ impl StreamState {
         let limits = [
             limit(options.orchestrations_max),
             limit(options.activities_max),
+            limit(options.entities_max),
         ];
         let now = std::time::Instant::now();
         let state = Self {
@@ -105,7 +109,7 @@ impl StreamState {
             can_stream_history: options.can_stream_history,
             filters: options.filters.map(LoweredFilters::new),
             limits,
-            held: [0, 0],
+            held: [0; 3],
             leases: HashSet::new(),
             sender,
             unsent: Arc::clone(&unsent),
@@ -128,6 +132,7 @@ impl StreamState {
         let list = match kind {
             WorkKind::Orchestration => &filters.orchestrations,
             WorkKind::Activity => &filters.activities,
+            WorkKind::Entity => return filters.entities.contains(&class.name),
         };
         list.iter().any(|f| {
             f.name == class.name && (f.versions.is_empty() || f.versions.contains(&class.version))

@@ -118,7 +118,7 @@ async fn a_recursive_purge_takes_all_descendants_or_nothing() {
         within(
             scene
                 .host
-                .purge(scene.hub, Purge::Id(id.to_owned()), is_recursive),
+                .purge(scene.hub, Purge::Id(id.to_owned()), is_recursive, true),
         )
     };
     let count = |purged: Purged| {
@@ -129,7 +129,7 @@ async fn a_recursive_purge_takes_all_descendants_or_nothing() {
     assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
     assert!(scene.view("root").await.is_some() && scene.view("x").await.is_some());
     let batch = Purge::Batch(vec!["root".to_owned(), "nobody".to_owned()]);
-    let skipped = within(scene.host.purge(scene.hub, batch, true))
+    let skipped = within(scene.host.purge(scene.hub, batch, true, true))
         .await
         .unwrap();
     assert_eq!(count(skipped), 0);
@@ -164,7 +164,7 @@ async fn a_purge_by_filter_takes_finished_instances_only_and_says_when_it_was_cu
             statuses: vec![],
             timeout,
         };
-        within(scene.host.purge(scene.hub, filter, false))
+        within(scene.host.purge(scene.hub, filter, false, true))
     };
     let cut = purge(Some(Duration::ZERO)).await.unwrap();
     assert_eq!((cut.count, cut.is_complete), (0, false));

@@ -114,7 +114,7 @@ async fn a_purge_takes_activities_that_outlived_the_instance() {
         .await;
     let activity = worker.activity().await;
     let purge = mainspring_host::Purge::Id("a".to_owned());
-    let purged = within(scene.host.purge(scene.hub, purge, false))
+    let purged = within(scene.host.purge(scene.hub, purge, false, true))
         .await
         .unwrap();
     assert_eq!(purged.count, 1);

@@ -228,7 +228,12 @@ impl TaskHub {
         let (host, hub) = self.enter(&request).await?;
         let request = request.into_inner();
         let purged = host
-            .purge(hub, purge(request.request)?, request.recursive)
+            .purge(
+                hub,
+                purge(request.request)?,
+                request.recursive,
+                request.is_orchestration,
+            )
             .await
             .map_err(status)?;
         Ok(proto::PurgeInstancesResponse {

@@ -1,8 +1,8 @@
 //! `TaskHubSidecarService`: which method is answered where, and what all of them do first.
 //!
 //! Every call waits for the store, then finds its hub; then a method of [`clients`](super::clients),
-//! [`workers`](super::workers) or [`history`](super::history) translates, asks the host, and translates back. Entities are
-//! not served: their methods say so.
+//! [`workers`](super::workers), [`entities`](super::entities) or [`history`](super::history) translates, asks the host, and
+//! translates back.
 
 use std::sync::Arc;
 
@@ -68,13 +68,6 @@ impl TaskHub {
             Status::invalid_argument(message)
         })?;
         Ok((host, name.to_owned()))
-    }
-
-    async fn entities_are_not_served<T: Sync, R>(&self, request: &Request<T>) -> Result<R, Status> {
-        self.enter(request).await?;
-        Err(Status::unimplemented(
-            "this version of Mainspring serves no entities",
-        ))
     }
 }
 
@@ -290,42 +283,48 @@ impl TaskHubSidecarService for TaskHub {
         &self,
         request: Request<proto::EntityBatchResult>,
     ) -> Result<Response<proto::CompleteTaskResponse>, Status> {
-        self.entities_are_not_served(&request).await
+        self.complete_entity(request).await.map(Response::new)
     }
 
     async fn abandon_task_entity_work_item(
         &self,
         request: Request<proto::AbandonEntityTaskRequest>,
     ) -> Result<Response<proto::AbandonEntityTaskResponse>, Status> {
-        self.entities_are_not_served(&request).await
+        self.abandon(
+            &request,
+            WorkKind::Entity,
+            &request.get_ref().completion_token,
+        )
+        .await?;
+        Ok(Response::new(proto::AbandonEntityTaskResponse {}))
     }
 
     async fn signal_entity(
         &self,
         request: Request<proto::SignalEntityRequest>,
     ) -> Result<Response<proto::SignalEntityResponse>, Status> {
-        self.entities_are_not_served(&request).await
+        self.signal(request).await.map(Response::new)
     }
 
     async fn get_entity(
         &self,
         request: Request<proto::GetEntityRequest>,
     ) -> Result<Response<proto::GetEntityResponse>, Status> {
-        self.entities_are_not_served(&request).await
+        self.entity(request).await.map(Response::new)
     }
 
     async fn query_entities(
         &self,
         request: Request<proto::QueryEntitiesRequest>,
     ) -> Result<Response<proto::QueryEntitiesResponse>, Status> {
-        self.entities_are_not_served(&request).await
+        self.list_entities(request).await.map(Response::new)
     }
 
     async fn clean_entity_storage(
         &self,
         request: Request<proto::CleanEntityStorageRequest>,
     ) -> Result<Response<proto::CleanEntityStorageResponse>, Status> {
-        self.entities_are_not_served(&request).await
+        self.clean(request).await.map(Response::new)
     }
 }
 

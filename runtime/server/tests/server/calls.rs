@@ -127,51 +127,118 @@ async fn hubs_are_changed_only_where_the_operator_allows_it() {
     );
 }
 
+/// S-12.1, S-12.39, S-12.40, S-4.4.
 #[tokio::test]
-async fn entity_calls_say_that_there_are_no_entities() {
+async fn entity_calls_check_what_they_are_given() {
     let server = Running::start().await;
-    let client = server.client().await;
-    let answers = [
-        refused(
-            client
-                .clone()
-                .signal_entity(proto::SignalEntityRequest::default()),
-        )
-        .await,
-        refused(
-            client
-                .clone()
-                .get_entity(proto::GetEntityRequest::default()),
-        )
-        .await,
-        refused(
-            client
-                .clone()
-                .query_entities(proto::QueryEntitiesRequest::default()),
-        )
-        .await,
-        refused(
-            client
-                .clone()
-                .clean_entity_storage(proto::CleanEntityStorageRequest::default()),
-        )
-        .await,
-        refused(
-            client
-                .clone()
-                .complete_entity_task(proto::EntityBatchResult::default()),
-        )
-        .await,
-        refused(
-            client
-                .clone()
-                .abandon_task_entity_work_item(proto::AbandonEntityTaskRequest::default()),
-        )
-        .await,
-    ];
-    for status in answers {
-        assert_eq!(status.code(), Code::Unimplemented);
-        assert!(status.message().contains("entities"), "{status}");
+    let mut client = server.client().await;
+    for id in [
+        "",
+        "counter",
+        "@counter",
+        "@@key",
+        &format!("@c@{}", "x".repeat(98)),
+    ] {
+        let signal = proto::SignalEntityRequest {
+            instance_id: id.to_owned(),
+            name: "add".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(
+            code(client.signal_entity(signal)).await,
+            Code::InvalidArgument
+        );
+        let get = proto::GetEntityRequest {
+            instance_id: id.to_owned(),
+            include_state: true,
+        };
+        assert_eq!(code(client.get_entity(get)).await, Code::InvalidArgument);
+    }
+    let nameless = proto::SignalEntityRequest {
+        instance_id: "@counter@a".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(
+        code(client.signal_entity(nameless)).await,
+        Code::InvalidArgument
+    );
+    let large = proto::SignalEntityRequest {
+        instance_id: "@counter@a".to_owned(),
+        name: "add".to_owned(),
+        input: Some("x".repeat((1 << 20) + 1)),
+        ..Default::default()
+    };
+    let refused = refused(client.signal_entity(large)).await;
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("1048577"), "{refused}");
+    let garbage = proto::QueryEntitiesRequest {
+        query: Some(proto::EntityQuery {
+            continuation_token: Some("garbage".to_owned()),
+            ..Default::default()
+        }),
+    };
+    assert_eq!(
+        code(client.query_entities(garbage)).await,
+        Code::InvalidArgument
+    );
+    let cleaned = client
+        .clean_entity_storage(proto::CleanEntityStorageRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(cleaned, proto::CleanEntityStorageResponse::default());
+    client
+        .complete_entity_task(proto::EntityBatchResult::default())
+        .await
+        .unwrap();
+    client
+        .abandon_task_entity_work_item(proto::AbandonEntityTaskRequest::default())
+        .await
+        .unwrap();
+}
+
+/// S-12.6, S-12.38, S-12.39: without a worker an entity has a backlog and no state.
+#[tokio::test]
+async fn a_signalled_entity_is_listed_before_it_exists() {
+    let server = Running::start().await;
+    let mut client = server.client().await;
+    for _ in 0..2 {
+        let signal = proto::SignalEntityRequest {
+            instance_id: "@Counter@A".to_owned(),
+            name: "add".to_owned(),
+            request_id: "00000000-0000-0000-0000-000000000001".to_owned(),
+            ..Default::default()
+        };
+        client.signal_entity(signal).await.unwrap();
+    }
+    let get = proto::GetEntityRequest {
+        instance_id: "@counter@A".to_owned(),
+        include_state: true,
+    };
+    assert!(!client.get_entity(get).await.unwrap().into_inner().exists);
+    for (include_transient, prefix, found) in [
+        (false, "", 0),
+        (true, "", 1),
+        (true, "COUNTER@A", 1),
+        (true, "@counter@a", 0),
+    ] {
+        let query = proto::EntityQuery {
+            include_transient,
+            instance_id_starts_with: Some(prefix.to_owned()),
+            ..Default::default()
+        };
+        let request = proto::QueryEntitiesRequest { query: Some(query) };
+        let page = client.query_entities(request).await.unwrap().into_inner();
+        assert_eq!(page.entities.len(), found, "{prefix}");
+        assert!(page.continuation_token.is_none());
+        for entity in page.entities {
+            assert_eq!(entity.instance_id, "@counter@A");
+            assert_eq!(
+                entity.backlog_queue_size, 1,
+                "a repeated signal counts once"
+            );
+            assert!(entity.last_modified_time.is_some() && entity.locked_by.is_none());
+        }
     }
 }
 

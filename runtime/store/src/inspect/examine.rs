@@ -10,12 +10,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use mainspring_core::effect::ActivityTask;
+use mainspring_core::entity::Operation;
 use mainspring_core::id::{HubId, InstanceId, InstanceKey, PartitionId};
 use mainspring_core::message::Message;
 use mainspring_core::orchestration::{Record, Start};
 use mainspring_core::wire;
 
-use crate::key::{self, Parts, tag};
+use crate::key::{self, Parts, kind, tag};
 use crate::query::{self, behind, broken_key, built, place};
 use crate::record::{decode, decode_hub, encode_status};
 use crate::{Error, Read, Space};
@@ -25,11 +26,13 @@ use crate::{Error, Read, Space};
 #[allow(missing_docs)] // Each is the number of what it is called.
 pub struct Counts {
     pub instances: u64,
+    pub entities: u64,
     pub history_chunks: u64,
     pub history_events: u64,
     pub messages: u64,
     pub timers: u64,
     pub scheduled_starts: u64,
+    pub delayed_operations: u64,
     pub busy: u64,
     pub outliving_activities: u64,
     pub hubs: u64,
@@ -40,15 +43,17 @@ impl fmt::Display for Counts {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             to,
-            "{} instances ({} busy), {} history events in {} chunks, {} messages, {} timers, \
-             {} scheduled starts, {} outliving activities, {} hubs ({} more being deleted)",
+            "{} instances and {} entities ({} busy), {} history events in {} chunks, {} messages, {} timers, \
+             {} scheduled starts, {} delayed operations, {} outliving activities, {} hubs ({} more being deleted)",
             self.instances,
+            self.entities,
             self.busy,
             self.history_events,
             self.history_chunks,
             self.messages,
             self.timers,
             self.scheduled_starts,
+            self.delayed_operations,
             self.outliving_activities,
             self.hubs,
             self.retired_hubs,
@@ -205,9 +210,12 @@ impl Examiner<'_> {
     fn state_entry(&mut self, entry: Entry) -> Result<(), Error> {
         let mut parts = Parts(&entry.0);
         let head = (parts.partition(), parts.hub(), parts.u8());
-        let (Some(partition), Some(hub), Some(kind @ 0..=1)) = head else {
+        let (Some(partition), Some(hub), Some(kind @ kind::RECORD..=kind::DELAYED)) = head else {
             return self.lose_broken(Space::State, entry);
         };
+        if kind == kind::DELAYED {
+            return self.delayed_entry(parts.0, partition, hub, entry.clone());
+        }
         let Some(instance) = parts
             .last_instance()
             .filter(|_| self.is_partition(partition))
@@ -216,7 +224,10 @@ impl Examiner<'_> {
         };
         let key = InstanceKey { hub, instance };
         let at = place(partition, &key);
-        if kind == 1 {
+        if kind >= kind::ENTITY {
+            return self.entity_entry(kind, partition, &key, entry);
+        }
+        if kind == kind::START {
             if let Err(error) = decode::<Start>(&entry.1, || at.clone()) {
                 return self.lose(error, Space::State, entry);
             }
@@ -234,6 +245,65 @@ impl Examiner<'_> {
             Err(error) => self.lose(error, Space::State, entry),
             Ok(_) if self.retired.contains(&hub) => Ok(()),
             Ok(record) => self.record(partition, &key, &record, entry),
+        }
+    }
+
+    /// A record of an entity that has state needs the state; state needs a record that says so.
+    fn entity_entry(
+        &mut self,
+        kind: u8,
+        partition: PartitionId,
+        key: &InstanceKey,
+        entry: Entry,
+    ) -> Result<(), Error> {
+        let at = place(partition, key);
+        if kind == kind::ENTITY {
+            self.counts.entities += 1;
+            let record = match decode::<mainspring_entities::Record>(&entry.1, || at.clone()) {
+                Ok(record) => record,
+                Err(error) => return self.lose(error, Space::State, entry),
+            };
+            let state = built(|to| key::entity_state(to, partition, key));
+            if record.has_state && self.read.get(Space::State, &state)?.is_none() {
+                return self.lose(format!("{at}: its state is missing"), Space::State, entry);
+            }
+            return Ok(());
+        }
+        let has_state = match query::entity(self.read, partition, key) {
+            Ok(record) => record.is_some_and(|record| record.has_state),
+            Err(Error::Corrupt { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if has_state || self.retired.contains(&key.hub) {
+            return Ok(());
+        }
+        self.lose(
+            format!("{at}: a state without a record"),
+            Space::State,
+            entry,
+        )
+    }
+
+    fn delayed_entry(
+        &mut self,
+        rest: &[u8],
+        partition: PartitionId,
+        hub: HubId,
+        entry: Entry,
+    ) -> Result<(), Error> {
+        self.counts.delayed_operations += 1;
+        let mut parts = Parts(rest);
+        let found = (parts.closed_instance(), parts.time(), parts.u64());
+        let (Some(instance), Some(_), Some(_)) = found else {
+            return self.lose_broken(Space::State, entry);
+        };
+        if !parts.is_done() || !self.is_partition(partition) {
+            return self.lose_broken(Space::State, entry);
+        }
+        let key = InstanceKey { hub, instance };
+        match decode::<Operation>(&entry.1, || place(partition, &key)) {
+            Ok(_) => Ok(()),
+            Err(error) => self.lose(error, Space::State, entry),
         }
     }
 
@@ -346,6 +416,8 @@ impl Examiner<'_> {
         match found.what {
             query::Due::Timer(_) => self.counts.timers += 1,
             query::Due::Start { .. } => self.counts.scheduled_starts += 1,
+            // An entity may have nothing yet but what is to come.
+            query::Due::Operation { .. } => return Ok(()),
         }
         let Some(partition) = Parts(&entry.0)
             .partition()

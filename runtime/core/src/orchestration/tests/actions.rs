@@ -6,7 +6,7 @@ use super::script::*;
 use super::world::*;
 use crate::action::{Action, EpisodeResult};
 use crate::effect::Effect;
-use crate::history::{EventKind, OtherEvent, OtherKind};
+use crate::history::EventKind;
 use crate::id::ExecutionId;
 use crate::message::{FailureDetails, Message, Parent, TraceContext};
 use crate::orchestration::{Origin, ReusePolicy, Status};
@@ -507,19 +507,13 @@ fn a_history_over_its_limit_fails_the_instance_cleanly() {
     assert_eq!(world.status("a"), Status::Completed, "an end is an end");
 }
 
-/// S-12.50: entities are not there yet; an instance that calls one does not wait for ever.
+/// S-12.50: an instance that calls an entity in the older way does not wait for ever.
 #[test]
-fn a_message_to_an_entity_fails_the_instance() {
-    let message = Action::SendEntityMessage {
-        id: 1,
-        event: OtherEvent {
-            kind: OtherKind::EntityOperationCalled,
-            body: bytes::Bytes::new(),
-        },
-    };
-    for action in [message, event(1, "@counter@x", "go")] {
+fn a_call_of_an_entity_by_an_external_event_fails_the_instance() {
+    for name in ["op", "op@2026-01-01T00:00:00Z"] {
+        let action = event(1, "@counter@x", name);
         let world = World::running(vec![task(2, "A"), action, complete(9, "x")]);
-        assert_eq!(failure_of(&world, "a").0, "EntitiesNotSupported");
+        assert_eq!(failure_of(&world, "a").0, "EntityEventsNotSupported");
         // What else it did counts, as beside any other end.
         assert_eq!(world.kinds("a")[2], "TaskScheduled");
         assert!(world.activities[0].outlives);

@@ -542,5 +542,13 @@ fn message_name(message: &Message) -> &'static str {
         Message::TerminateTree { .. } => "TerminateTree",
         Message::TreeTerminated { .. } => "TreeTerminated",
         Message::RewindChild { .. } => "RewindChild",
+        Message::EntityCompleted { .. } => "EntityCompleted",
+        Message::EntityFailed { .. } => "EntityFailed",
+        Message::LocksGranted { .. } => "LocksGranted",
+        Message::Operation(_) => "Operation",
+        Message::Lock(_) => "Lock",
+        Message::Unlock { .. } => "Unlock",
+        Message::ReleaseLocks(_) => "ReleaseLocks",
+        Message::StartFromEntity(_) => "StartFromEntity",
     }
 }

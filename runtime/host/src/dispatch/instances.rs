@@ -1,17 +1,14 @@
-//! Episodes: offered by their instances, handed out one at a time, found again by what their answers name.
+//! Episodes of orchestrations and batches of entities: offered by their instances, handed out one at a time, found again by what their answers name.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use mainspring_core::id::{FreshIds, HubId, InstanceId, InstanceKey};
 
-use super::{Class, Dispatch, Granted, Held, State, StreamId, Token, granted};
+use super::{Class, Dispatch, Granted, Held, State, StreamId, Token, granted, kind_of};
 use crate::activation::Input;
-use crate::api::WorkKind;
 
-const KIND: WorkKind = WorkKind::Orchestration;
-
-pub(super) struct OrchestrationLease {
+pub(super) struct InstanceLease {
     pub(super) token: Token,
     pub(super) stream: StreamId,
     pub(super) since: Instant,
@@ -27,7 +24,7 @@ pub(super) struct Fenced {
 }
 
 impl Dispatch {
-    /// An orchestration has an episode to run: a stream with room is reserved at once, or it waits for [`Input::Granted`].
+    /// An instance has an episode or a batch to run: a stream with room is reserved at once, or it waits for [`Input::Granted`].
     pub(crate) fn offer(
         &self,
         key: &InstanceKey,
@@ -42,23 +39,24 @@ impl Dispatch {
             fenced.waiting = Some(class.clone());
             return None;
         }
-        let chosen = Self::choose(&mut state, key.hub, KIND, class, avoid);
+        let kind = kind_of(key);
+        let chosen = Self::choose(&mut state, key.hub, kind, class, avoid);
         let queues = state.hubs.entry(key.hub).or_default();
         let Some(id) = chosen else {
-            queues.orchestrations.push(class.clone(), key.clone());
+            queues.instances(kind).push(class.clone(), key.clone());
             return None;
         };
-        queues.orchestrations.remove(key);
+        queues.instances(kind).remove(key);
         let stream = state.streams.get_mut(&id)?;
-        stream.reserve(KIND);
-        Some(granted(id, stream))
+        stream.reserve(kind);
+        Some(granted(id, stream, kind))
     }
 
-    /// The episode offered is not wanted any more.
+    /// What was offered is not wanted any more.
     pub(crate) fn withdraw(&self, key: &InstanceKey) {
         let mut state = self.lock();
         if let Some(queues) = state.hubs.get_mut(&key.hub) {
-            queues.orchestrations.remove(key);
+            queues.instances(kind_of(key)).remove(key);
         }
         if let Some(fenced) = state.fenced.get_mut(key) {
             fenced.waiting = None;
@@ -67,32 +65,37 @@ impl Dispatch {
 
     /// What an instance waits here as, if it does.
     pub(crate) fn waits_as(&self, key: &InstanceKey) -> Option<Class> {
-        let state = self.lock();
-        let queued = state.hubs.get(&key.hub)?.orchestrations.class_of(key);
+        let mut state = self.lock();
+        let state = &mut *state;
+        let queued = state
+            .hubs
+            .get_mut(&key.hub)?
+            .instances(kind_of(key))
+            .class_of(key);
         let behind = || state.fenced.get(key)?.waiting.as_ref();
         queued.or_else(behind).cloned()
     }
 
-    /// Whether some open stream may take this episode, be it busy now (S-13.20).
-    pub(crate) fn is_orchestration_receivable(&self, hub: HubId, class: &Class) -> bool {
-        Self::is_receivable(&self.lock(), hub, KIND, class)
+    /// Whether some open stream may take what this instance has to run, be it busy now (S-13.20).
+    pub(crate) fn is_instance_receivable(&self, key: &InstanceKey, class: &Class) -> bool {
+        Self::is_receivable(&self.lock(), key.hub, kind_of(key), class)
     }
 
     /// Gives back a reserved place that is not needed any more.
     pub(crate) fn decline(&self, granted: Granted) {
         let mut state = self.lock();
         if let Some(stream) = state.streams.get_mut(&granted.stream) {
-            stream.release(KIND);
+            stream.release(granted.kind);
         }
         self.fill(&mut state, granted.stream);
     }
 
-    /// Draws the token for an episode about to go out.
+    /// Draws the token for an item about to go out.
     pub(crate) fn token(&self) -> Token {
         Token(self.lock().ids.next())
     }
 
-    /// Leases an episode to the stream that was reserved for it and sends it. False: the stream has gone, nothing is leased.
+    /// Leases an item to the stream that was reserved for it and sends it. False: the stream has gone, nothing is leased.
     pub(crate) fn lease(
         &self,
         key: &InstanceKey,
@@ -105,17 +108,17 @@ impl Dispatch {
             return false;
         };
         if !stream.is_open || !stream.send(parts) {
-            stream.release(KIND);
+            stream.release(granted.kind);
             return false;
         }
         stream.leases.insert(token);
-        state.tokens.insert(token, Held::Orchestration(key.clone()));
-        let lease = OrchestrationLease {
+        state.tokens.insert(token, Held::Instance(key.clone()));
+        let lease = InstanceLease {
             token,
             stream: granted.stream,
             since: Instant::now(),
         };
-        state.orchestrations.insert(key.clone(), lease);
+        state.leased.insert(key.clone(), lease);
         true
     }
 
@@ -132,7 +135,7 @@ impl Dispatch {
                 hub,
                 instance: InstanceId::from_stored(instance),
             };
-            let Some(lease) = state.orchestrations.get(&key) else {
+            let Some(lease) = state.leased.get(&key) else {
                 self.late_answer(&mut state, &key, None);
                 return None;
             };
@@ -142,9 +145,15 @@ impl Dispatch {
             }
             return Some((key, token));
         }
-        let token = Token::parse(token)?;
+        drop(state);
+        let (key, token) = self.find_by_token(hub, Token::parse(token)?)?;
+        (!key.instance.is_entity()).then_some((key, token))
+    }
+
+    fn find_by_token(&self, hub: HubId, token: Token) -> Option<(InstanceKey, Token)> {
+        let mut state = self.lock();
         match state.tokens.get(&token) {
-            Some(Held::Orchestration(key)) if key.hub == hub => Some((key.clone(), token)),
+            Some(Held::Instance(key)) if key.hub == hub => Some((key.clone(), token)),
             Some(_) => None,
             None => {
                 self.late_token(&mut state, token);
@@ -153,7 +162,13 @@ impl Dispatch {
         }
     }
 
-    /// The episode was answered. Its stream has room again.
+    /// Which lease an entity worker's answer speaks of; entity batches always have tokens. `None`: none any more (S-4.4).
+    pub(crate) fn find_batch(&self, hub: HubId, token: &str) -> Option<(InstanceKey, Token)> {
+        let (key, token) = self.find_by_token(hub, Token::parse(token)?)?;
+        key.instance.is_entity().then_some((key, token))
+    }
+
+    /// The item was answered. Its stream has room again.
     pub(crate) fn answered(&self, token: Token) {
         let mut state = self.lock();
         if let Some((stream, _)) = Self::take_lease(&mut state, token) {
@@ -187,16 +202,17 @@ impl Dispatch {
             let Some(class) = fenced.waiting.filter(|_| !state.is_stopping) else {
                 continue;
             };
-            match Self::choose(state, key.hub, KIND, &class, None) {
+            let kind = kind_of(&key);
+            match Self::choose(state, key.hub, kind, &class, None) {
                 Some(id) => {
                     if let Some(stream) = state.streams.get_mut(&id) {
-                        stream.reserve(KIND);
-                        self.tell(key, Input::Granted(granted(id, stream)));
+                        stream.reserve(kind);
+                        self.tell(key, Input::Granted(granted(id, stream, kind)));
                     }
                 }
                 None => {
                     let queues = state.hubs.entry(key.hub).or_default();
-                    queues.orchestrations.push(class, key);
+                    queues.instances(kind).push(class, key);
                 }
             }
         }
@@ -205,7 +221,7 @@ impl Dispatch {
     /// An instance starts anew after a fault: whatever it had out is void, and so is what it was granted.
     pub(crate) fn forget_instance(&self, key: &InstanceKey, granted: Option<Granted>) {
         let mut state = self.lock();
-        let leased = state.orchestrations.get(key).map(|l| l.token);
+        let leased = state.leased.get(key).map(|l| l.token);
         let stream = match leased {
             // What was granted was leased, or is an older grant that was declined.
             Some(token) => Self::take_lease(&mut state, token).map(|(stream, _)| stream),
@@ -214,10 +230,10 @@ impl Dispatch {
         if let (None, Some(id)) = (leased, stream)
             && let Some(stream) = state.streams.get_mut(&id)
         {
-            stream.release(KIND);
+            stream.release(kind_of(key));
         }
         if let Some(queues) = state.hubs.get_mut(&key.hub) {
-            queues.orchestrations.remove(key);
+            queues.instances(kind_of(key)).remove(key);
         }
         if let Some(stream) = stream {
             self.fill(&mut state, stream);

@@ -1,0 +1,509 @@
+//! An entity present in memory: its state, and what waits in its mailbox. One input at a time is decided by the pure machine; what it decided
+//! goes into its partition's open batch, and is performed when that is durable.
+//!
+//! Like an orchestration's activation it never waits for anything and holds nothing that the store could not give back.
+
+mod batch;
+mod turn;
+mod view;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message as ActorMessage};
+use mainspring_core::entity::{Generation, Operation, Sender};
+use mainspring_core::id::{InstanceKey, Position, execution_id};
+use mainspring_core::message::Message;
+use mainspring_core::time::Timestamp;
+use mainspring_entities::{Arrival, Entity, Limits, Transition};
+use mainspring_store::query;
+
+use crate::activation::{Input, Numbered, Reply};
+use crate::clock;
+use crate::dispatch::{Class, back_off};
+use crate::error::{Error, ErrorKind};
+use crate::partition::{Passivated, Shared, Warm};
+use crate::placement::partition_of;
+use batch::{Leased, Oversize};
+use view::Viewer;
+
+/// One entity in memory.
+pub(crate) struct EntityActor {
+    key: InstanceKey,
+    shared: Rc<Shared>,
+    /// `None`: nothing is known of it (yet, or any more).
+    entity: Option<Entity>,
+    /// The last message found in the store when it was loaded: what is delivered up to here is known already.
+    loaded: Position,
+    /// Own messages decided and not yet durable.
+    arriving: u32,
+    /// Number of the batch with its last turn.
+    last_turn: Option<u64>,
+    /// The operations that are out.
+    lease: Option<Leased>,
+    /// What it waits as in the dispatcher's queue.
+    queued: Option<Class>,
+    /// Number of the back-off it waits out.
+    backing_off: Option<u64>,
+    /// Numbers back-offs and waits, so that an old one's end is not taken for a new one's.
+    waits: u64,
+    /// Times in a row that workers gave the batch back (S-13.17).
+    attempts: u32,
+    /// Its next operation is too large for ordinary streams.
+    oversize: Option<Oversize>,
+    /// Whether the store's list of what is to be looked at after a restart holds it.
+    is_marked_busy: bool,
+    /// Operations done so far.
+    done: u64,
+    /// Clients that wait for operations to be done (S-12.38).
+    viewers: Vec<Viewer>,
+    /// Number of the last operation that was kept aside.
+    sequence: u64,
+    /// Why it cannot be used: its stored state is damaged.
+    damage: Option<Error>,
+    /// After a fault: what came until all that it had decided is durable and it can be loaded again.
+    held: Option<Vec<Numbered>>,
+    /// Faults so far; the next delivery waits the longer.
+    faults: u32,
+}
+
+impl EntityActor {
+    pub(crate) fn new(key: InstanceKey, shared: Rc<Shared>) -> Self {
+        Self {
+            key,
+            shared,
+            entity: None,
+            loaded: Position::default(),
+            arriving: 0,
+            last_turn: None,
+            lease: None,
+            queued: None,
+            backing_off: None,
+            waits: 0,
+            attempts: 0,
+            oversize: None,
+            is_marked_busy: false,
+            done: 0,
+            viewers: Vec::new(),
+            sequence: 0,
+            damage: None,
+            held: None,
+            faults: 0,
+        }
+    }
+
+    /// Takes the entity from the warm cache, or from the store, and brings it what lies in its mailbox.
+    fn load(&mut self) -> Result<(), Error> {
+        let shared = Rc::clone(&self.shared);
+        let (services, partition) = (&shared.services, shared.partition);
+        let warm = services.cache.take_warm_entity(&self.key);
+        let read = services.store.read();
+        self.is_marked_busy = query::is_busy(&*read, partition, &self.key)?;
+        self.entity = match warm {
+            Some(warm) => Some(Arc::unwrap_or_clone(warm)),
+            None => match query::entity(&*read, partition, &self.key)? {
+                None => None,
+                Some(record) => {
+                    let state = query::entity_state(&*read, partition, &self.key)?;
+                    if record.has_state != state.is_some() {
+                        let message = format!(
+                            "the stored state of entity '{}' does not go with its record",
+                            self.key.instance
+                        );
+                        return Err(Error::new(ErrorKind::Internal, message));
+                    }
+                    let id = self.key.instance.clone();
+                    Some(Entity::restore(id, record, state))
+                }
+            },
+        };
+        let before = self
+            .entity
+            .as_ref()
+            .map_or(Position::default(), |e| e.record.mailbox_head);
+        let waiting = query::mailbox(&*read, partition, &self.key, before, usize::MAX)?;
+        drop(read);
+        let mut transition = Transition::default();
+        for (position, message) in waiting {
+            self.loaded = position;
+            self.bring(position, message, &mut transition);
+        }
+        self.turn(transition);
+        if self.has_work() {
+            self.queued = self.shared.services.dispatch.waits_as(&self.key);
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        let config = &self.shared.services.config;
+        Limits {
+            payload_bytes_max: config.limits.payload_bytes_max,
+            batch_operations_max: config.entity_batch_max,
+            work_item_bytes_max: config.limits.work_item_bytes_max,
+        }
+    }
+
+    fn decide(&mut self, input: Input) {
+        if let Some(damage) = &self.damage {
+            let damage = damage.clone();
+            return match input {
+                Input::Granted(granted) => self.shared.services.dispatch.decline(granted),
+                Input::Retry { number, .. } if self.backing_off == Some(number) => {
+                    self.load_again();
+                    self.consider(None);
+                }
+                input => input.fail(damage),
+            };
+        }
+        match input {
+            Input::Signal { operation, reply } => self.signal(*operation, reply),
+            Input::ViewEntity {
+                include_state,
+                reply,
+            } => self.view(include_state, reply),
+            Input::ViewExpired { number } => self.view_expired(number),
+            Input::PurgeEntity { reply } => self.purge(reply),
+            Input::Granted(granted) => self.granted(granted),
+            Input::BatchDone {
+                token,
+                result,
+                reply,
+            } => self.batch_done(token, *result, reply),
+            Input::LeaseLost {
+                token,
+                avoid,
+                is_given_back,
+            } => self.lease_lost(token, avoid, is_given_back),
+            Input::Recover { .. } => {
+                self.mark_busy();
+                self.consider(None);
+            }
+            Input::Delivered { position, message } => self.delivered(position, message),
+            Input::Arrived { position, message } => self.arrived(position, message),
+            Input::OperationDue { due, sequence } => self.operation_due(due, sequence),
+            Input::Retry { number, avoid } => {
+                if self.backing_off == Some(number) {
+                    self.backing_off = None;
+                    self.consider(avoid);
+                }
+            }
+            Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
+            Input::Passivate => {}
+            other => other.fail(Error::invalid(format!(
+                "'{}' is an entity, not an orchestration instance",
+                self.key.instance
+            ))),
+        }
+    }
+
+    // ── what arrives ──
+
+    /// A client's signal. It is in the mailbox, durable, before the client is told (S-12.37).
+    fn signal(&mut self, operation: Operation, reply: Reply<()>) {
+        let waiting = self.entity.as_ref().map_or(0, Entity::queue_len) + self.arriving as usize;
+        if waiting >= self.shared.services.config.mailbox_messages_max {
+            let id = &self.key.instance;
+            let message = format!(
+                "entity '{id}' has {waiting} messages waiting; it takes no more signals until it has worked on them"
+            );
+            return self.answer(reply, Err(Error::new(ErrorKind::Exhausted, message)));
+        }
+        if let Some(due) = operation.scheduled_at.filter(|due| *due > clock::now()) {
+            let kept = self.keep_aside_once(due, operation);
+            return self.answer(reply, kept);
+        }
+        if self.require_entity().accept(&operation.request_id) {
+            self.receive_own(Message::Operation(Box::new(operation)));
+            self.mark_busy();
+        }
+        self.answer(reply, Ok(()));
+    }
+
+    /// A message that another instance's commit put into the mailbox.
+    fn delivered(&mut self, position: Position, message: Message) {
+        // Its sender saw to that.
+        self.is_marked_busy = true;
+        self.came(position, message);
+    }
+
+    /// An own message is durable.
+    fn arrived(&mut self, position: Position, message: Message) {
+        self.arriving = self.arriving.saturating_sub(1);
+        self.came(position, message);
+    }
+
+    fn came(&mut self, position: Position, message: Message) {
+        let mut transition = Transition::default();
+        // Otherwise it was found in the store already.
+        if position > self.loaded {
+            self.bring(position, message, &mut transition);
+        }
+        self.turn(transition);
+        self.consider(None);
+    }
+
+    fn bring(&mut self, position: Position, message: Message, transition: &mut Transition) {
+        let now = clock::now();
+        let operation = match &message {
+            Message::Operation(operation) => Some(operation.clone()),
+            _ => None,
+        }
+        .filter(|operation| operation.scheduled_at.is_some());
+        match self
+            .require_entity()
+            .arrive(position, message, now, transition)
+        {
+            Arrival::Queued => {}
+            Arrival::Done => transition.removed.push(position),
+            Arrival::Delayed(due) => {
+                if let Some(operation) = operation {
+                    self.keep_aside(due, *operation);
+                }
+                transition.removed.push(position);
+            }
+        }
+    }
+
+    /// The entity, which begins with its first message.
+    fn require_entity(&mut self) -> &mut Entity {
+        let shared = &self.shared;
+        let key = &self.key;
+        self.entity.get_or_insert_with(|| {
+            let execution_id = execution_id(&mut *shared.ids.borrow_mut());
+            let entity = Entity::new(key.instance.clone(), execution_id, clock::now());
+            shared.decide(|turns| turns.batch().put_entity(key, &entity.record));
+            entity
+        })
+    }
+
+    // ── what is not due yet ──
+
+    /// A client's operation for later, unless it is a repetition.
+    fn keep_aside_once(&mut self, due: Timestamp, operation: Operation) -> Result<(), Error> {
+        let services = &self.shared.services;
+        let read = services.store.read();
+        let same_time = query::delayed_operations(&*read, self.shared.partition, &self.key, due)?;
+        drop(read);
+        let is_same = |kept: &Operation| {
+            kept.sender == Sender::Client && kept.request_id == operation.request_id
+        };
+        if operation.request_id.is_empty() || !same_time.iter().any(is_same) {
+            self.keep_aside(due, operation);
+        }
+        Ok(())
+    }
+
+    fn keep_aside(&mut self, due: Timestamp, operation: Operation) {
+        self.sequence = (self.sequence + 1).max(clock::now().micros_down());
+        let sequence = self.sequence;
+        self.shared.decide(|turns| {
+            turns
+                .batch()
+                .arm_operation(&self.key, due, sequence, &operation);
+            turns.then(crate::turns::After::Arm {
+                key: self.key.clone(),
+                due,
+                what: query::Due::Operation { sequence },
+            });
+        });
+        self.note_turn();
+    }
+
+    fn operation_due(&mut self, due: Timestamp, sequence: u64) {
+        let read = self.shared.services.store.read();
+        let partition = self.shared.partition;
+        let found = query::delayed_operation(&*read, partition, &self.key, due, sequence);
+        drop(read);
+        match found {
+            Ok(None) => {}
+            Ok(Some(operation)) => {
+                self.shared.decide(|turns| {
+                    turns.batch().disarm_operation(&self.key, due, sequence);
+                });
+                self.require_entity();
+                let operation = operation.scheduled(None);
+                self.receive_own(Message::Operation(Box::new(operation)));
+                self.mark_busy();
+            }
+            Err(error) => self
+                .span()
+                .in_scope(|| tracing::error!(%error, "a delayed operation cannot be read")),
+        }
+    }
+
+    // ── leaving memory ──
+
+    fn is_idle(&self) -> bool {
+        self.lease.is_none()
+            && self.backing_off.is_none()
+            && self.oversize.is_none()
+            && self.arriving == 0
+            && self.viewers.is_empty()
+            && self
+                .last_turn
+                .is_none_or(|turn| self.shared.turns.borrow().is_durable(turn))
+    }
+
+    fn passivate(&mut self, number: u64) {
+        let mut transition = Transition::default();
+        if let Some(entity) = &mut self.entity {
+            entity.forget_recent(clock::now(), &mut transition);
+        }
+        self.turn(transition);
+        let leaves = self.is_idle().then(|| match &self.entity {
+            // Otherwise it is read anew, with its mailbox.
+            Some(entity) if entity.is_queue_empty() && !entity.has_recent() => {
+                let bytes = 512 + entity.state.as_ref().map_or(0, String::len);
+                Warm::Entity(Arc::new(entity.clone()), bytes)
+            }
+            _ => Warm::Nothing,
+        });
+        let is_remembering = self.entity.as_ref().is_some_and(Entity::has_recent);
+        let is_crowded = self.shared.is_crowded.get();
+        self.shared.address().do_send(Passivated {
+            key: self.key.clone(),
+            number,
+            leaves: leaves.filter(|_| is_crowded || !is_remembering),
+        });
+    }
+
+    fn purge(&mut self, reply: Reply<bool>) {
+        let is_free = self.lease.is_none() && self.arriving == 0;
+        let exists = self
+            .entity
+            .as_ref()
+            .is_some_and(|e| e.record.has_state || !e.is_queue_empty());
+        let purged = match &mut self.entity {
+            Some(entity) if is_free && exists => entity.purge(clock::now()),
+            _ => None,
+        };
+        let was_purged = purged.is_some();
+        if let Some(transition) = purged {
+            self.turn(transition);
+            self.withdraw_unless_due();
+        }
+        self.answer(reply, Ok(was_purged));
+    }
+
+    /// Answers once all that was decided before is durable.
+    fn answer<T: 'static>(&self, reply: Reply<T>, answer: Result<T, Error>) {
+        self.shared.answer(move || drop(reply.send(answer)));
+    }
+
+    // ── faults ──
+
+    /// Takes one input; a fault in it concerns this entity alone.
+    fn take(&mut self, numbered: Numbered, context: &mut Context<Self>) {
+        let Numbered { number, input } = numbered;
+        let granted = match &input {
+            Input::Granted(granted) => Some(*granted),
+            _ => None,
+        };
+        let shared = Rc::clone(&self.shared);
+        let key = self.key.clone();
+        let is_sound = shared.guard(&key, granted, || match input {
+            Input::Passivate => self.passivate(number),
+            input => self.decide(input),
+        });
+        if !is_sound {
+            self.held = Some(Vec::new());
+            let address = context.address();
+            shared.answer(move || address.do_send(Reload));
+        }
+        shared.decided(number);
+    }
+
+    fn load_or_note_damage(&mut self) {
+        let guarded = std::panic::AssertUnwindSafe(|| self.load());
+        let loaded = std::panic::catch_unwind(guarded).unwrap_or_else(|_| {
+            let message = format!("entity '{}' cannot be loaded", self.key.instance);
+            Err(Error::new(ErrorKind::Internal, message))
+        });
+        if let Err(error) = loaded {
+            self.span()
+                .in_scope(|| tracing::error!(%error, "an entity cannot be loaded"));
+            self.damage = Some(error);
+            self.faults += 1;
+            self.rest(back_off(self.faults + 1), None);
+        }
+    }
+
+    /// Starts anew from the store.
+    fn load_again(&mut self) {
+        let (faults, waits) = (self.faults, self.waits);
+        *self = Self::new(self.key.clone(), Rc::clone(&self.shared));
+        self.faults = faults;
+        self.waits = waits;
+        self.attempts = faults + 1;
+        self.load_or_note_damage();
+    }
+
+    /// What every log line about this entity is said within.
+    fn span(&self) -> tracing::Span {
+        let hub = self.shared.services.hub_name(self.key.hub);
+        tracing::info_span!("entity", hub, instance = %self.key.instance)
+    }
+}
+
+/// Whether a generation is over, by what is committed of it (S-12.28).
+fn is_over(shared: &Shared, key: &InstanceKey, generation: &Generation) -> bool {
+    let holder = InstanceKey {
+        hub: key.hub,
+        instance: generation.instance.clone(),
+    };
+    let partition = partition_of(&holder, shared.services.placement().count());
+    match query::record(&*shared.services.store.read(), partition, &holder) {
+        Ok(Some(record)) => {
+            record.status.is_terminal() || record.execution_id != generation.execution_id
+        }
+        Ok(None) => true,
+        Err(error) => {
+            tracing::error!(%error, instance = %holder.instance, "a holder of locks cannot be read");
+            false
+        }
+    }
+}
+
+impl Actor for EntityActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        self.load_or_note_damage();
+    }
+}
+
+impl Handler<Numbered> for EntityActor {
+    type Result = ();
+
+    fn handle(&mut self, numbered: Numbered, context: &mut Self::Context) {
+        match &mut self.held {
+            Some(held) => held.push(numbered),
+            None => self.take(numbered, context),
+        }
+    }
+}
+
+/// All that was decided before the fault is durable.
+struct Reload;
+
+impl ActorMessage for Reload {
+    type Result = ();
+}
+
+impl Handler<Reload> for EntityActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reload, context: &mut Self::Context) {
+        let held = self.held.take().unwrap_or_default();
+        self.faults += 1;
+        self.load_again();
+        // What could not be decided now cannot be decided at once again either.
+        if self.damage.is_none() {
+            self.rest(back_off(self.attempts), None);
+        }
+        for numbered in held {
+            self.handle(numbered, context);
+        }
+    }
+}
