@@ -142,8 +142,10 @@ impl Messages {
     /// The next message; `None` after the last, if the call succeeded.
     pub async fn next<M: Message + Default>(&mut self) -> anyhow::Result<Option<M>> {
         loop {
-            if let Some(message) = unframed(&mut self.received)? {
-                return Ok(Some(M::decode(message)?));
+            if let Some(bytes) = first_message(&self.received)? {
+                let message = M::decode(bytes)?;
+                self.received.advance(PREFIX_BYTES + bytes.len());
+                return Ok(Some(message));
             }
             let Some(data) = self.body.data().await else {
                 break;
@@ -168,18 +170,13 @@ fn framed(message: &impl Message) -> anyhow::Result<Bytes> {
     Ok(frame.freeze())
 }
 
-/// Takes one message off the front, if all of it is there.
-fn unframed(received: &mut BytesMut) -> anyhow::Result<Option<Bytes>> {
+/// The first message, without its prefix, if all of it is there.
+fn first_message(received: &[u8]) -> anyhow::Result<Option<&[u8]>> {
     let Some((mut prefix, rest)) = received.split_at_checked(PREFIX_BYTES) else {
         return Ok(None);
     };
     ensure!(prefix.get_u8() == 0, "a compressed message");
-    let length = prefix.get_u32() as usize;
-    if rest.len() < length {
-        return Ok(None);
-    }
-    received.advance(PREFIX_BYTES);
-    Ok(Some(received.split_to(length).freeze()))
+    Ok(rest.get(..prefix.get_u32() as usize))
 }
 
 fn check_status(headers: &HeaderMap) -> anyhow::Result<()> {
@@ -217,8 +214,9 @@ mod tests {
             let mut found = Vec::new();
             for part in [&stream[..cut], &stream[cut..]] {
                 received.extend_from_slice(part);
-                while let Some(bytes) = unframed(&mut received).unwrap() {
+                while let Some(bytes) = first_message(&received).unwrap() {
                     found.push(CreateInstanceResponse::decode(bytes).unwrap());
+                    received.advance(PREFIX_BYTES + bytes.len());
                 }
             }
             assert_eq!(found, sent);

@@ -1,15 +1,42 @@
 //! Figures as rows and as a table, alone or beside a rival's.
 //!
-//! A row is `workload metric value unit`. The rival's rows carry our names where the work is the same, and
-//! `W1calls` for W1 done as calls of another handler, which is nearest to activities.
+//! A row is `workload metric value unit`. The rival's rows carry our names where the work is the same. W1 it may do a
+//! second time, as calls of another handler, which is nearest to activities: those rows are called `W1calls`.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 
-/// The rival's variants of W1: its own name, and the heading of the column that compares with it.
-const RIVAL_VARIANTS: [(&str, &str); 2] = [("W1", "against W1"), ("W1calls", "against W1calls")];
+/// What our work is compared with.
+#[derive(Clone, Copy, PartialEq)]
+enum Counterpart {
+    /// The rival's work of the same name.
+    SameName,
+    /// For W1, the rival's `W1calls`.
+    Calls,
+}
+
+impl Counterpart {
+    const ALL: [Self; 2] = [Self::SameName, Self::Calls];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::SameName => "rival",
+            Self::Calls => "W1calls",
+        }
+    }
+
+    /// The rival's name for a workload of ours, if it has this counterpart.
+    fn name(self, workload: &str) -> Option<String> {
+        match self {
+            Self::SameName => Some(workload.to_owned()),
+            Self::Calls => workload
+                .strip_prefix("W1.")
+                .map(|load| format!("W1calls.{load}")),
+        }
+    }
+}
 
 /// Units in which less is better; in all others the ratio is ours to theirs.
 const LESS_IS_BETTER: [&str; 4] = ["ms", "us", "B", "MiB"];
@@ -104,14 +131,12 @@ fn parse(line: &str) -> Option<Row> {
     })
 }
 
-/// How many times better our figure is than the rival's, if the rival has it for that variant of the work.
-fn ratio(ours: &Row, rival: &[Row], variant: &str) -> Option<f64> {
-    let name = match ours.workload.strip_prefix("W1.") {
-        Some(load) => format!("{variant}.{load}"),
-        // Only W1 has variants; other work is compared once.
-        None if variant == "W1" => ours.workload.clone(),
-        None => return None,
-    };
+/// How many times better our figure is than the rival's, if the rival has one that can be compared.
+fn ratio(ours: &Row, rival: &[Row], counterpart: Counterpart) -> Option<f64> {
+    if !is_comparable(ours) {
+        return None;
+    }
+    let name = counterpart.name(&ours.workload)?;
     let theirs = rival
         .iter()
         .find(|row| row.workload == name && row.metric == ours.metric && row.unit == ours.unit)?
@@ -124,9 +149,10 @@ fn ratio(ours: &Row, rival: &[Row], variant: &str) -> Option<f64> {
     (worse > 0.0).then_some(better / worse)
 }
 
-/// Counts and shares say nothing when divided by a rival's.
+/// Counts and shares say nothing when divided by a rival's, and what worker and driver cost is not the server's merit.
 fn is_comparable(row: &Row) -> bool {
-    !["ops", "calls", "workflows", "cores"].contains(&row.unit.as_str())
+    let of_the_server = !["cpu_worker_per_op", "cpu_driver_per_op"].contains(&row.metric.as_str());
+    of_the_server && !["ops", "calls", "workflows", "cores"].contains(&row.unit.as_str())
 }
 
 /// Rows for machines; ratios follow their figure with the unit `times`.
@@ -141,9 +167,9 @@ pub fn rows(ours: &[Row], rival: &[Row]) -> String {
             number(row.value),
             row.unit
         );
-        for (variant, _) in RIVAL_VARIANTS {
-            if let Some(ratio) = ratio(row, rival, variant).filter(|_| is_comparable(row)) {
-                let metric = format!("{}_against_{variant}", row.metric);
+        for counterpart in Counterpart::ALL {
+            if let Some(ratio) = ratio(row, rival, counterpart) {
+                let metric = format!("{}_against_{}", row.metric, counterpart.label());
                 let _ = writeln!(text, "{} {metric} {} times", row.workload, number(ratio));
             }
         }
@@ -156,8 +182,8 @@ pub fn table(ours: &[Row], rival: &[Row]) -> String {
     let mut text = String::from("| workload | metric | median | unit |");
     let mut rule = String::from("\n|---|---|--:|---|");
     if !rival.is_empty() {
-        for (_, heading) in RIVAL_VARIANTS {
-            let _ = write!(text, " {heading} |");
+        for counterpart in Counterpart::ALL {
+            let _ = write!(text, " against {} |", counterpart.label());
             rule.push_str("--:|");
         }
     }
@@ -171,9 +197,9 @@ pub fn table(ours: &[Row], rival: &[Row]) -> String {
             row.workload, row.metric, row.unit
         );
         if !rival.is_empty() {
-            for (variant, _) in RIVAL_VARIANTS {
-                let ratio = ratio(row, rival, variant).filter(|_| is_comparable(row));
-                let cell = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            for counterpart in Counterpart::ALL {
+                let cell = ratio(row, rival, counterpart)
+                    .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
                 let _ = write!(text, " {cell} |");
             }
         }
@@ -217,18 +243,29 @@ mod tests {
         let ours = read("W1.c1 p50 5 ms\nW1.c1 steps 200 1/s\nW1.c1 n 7 ops\n");
         assert_eq!(
             rows(&ours, &rival),
-            "W1.c1 p50 5.00 ms\nW1.c1 p50_against_W1 2.00 times\nW1.c1 steps 200 1/s\n\
-             W1.c1 steps_against_W1 2.00 times\nW1.c1 steps_against_W1calls 4.00 times\nW1.c1 n 7.00 ops\n",
+            "W1.c1 p50 5.00 ms\nW1.c1 p50_against_rival 2.00 times\nW1.c1 steps 200 1/s\n\
+             W1.c1 steps_against_rival 2.00 times\nW1.c1 steps_against_W1calls 4.00 times\nW1.c1 n 7.00 ops\n",
         );
     }
 
     #[test]
-    fn work_without_variants_is_compared_once() {
-        let rival = read("W2.1x1000 p50 300 ms\n");
-        let table = table(&read("W2.1x1000 p50 100 ms\n"), &rival);
+    fn work_other_than_w1_is_compared_once() {
+        let rival = read("W3.send.hot p50 300 ms\n");
+        let table = table(&read("W3.send.hot p50 100 ms\n"), &rival);
         assert_eq!(
             table.lines().last().unwrap(),
-            "| W2.1x1000 | p50 | 100 | ms | 3.00 |  |"
+            "| W3.send.hot | p50 | 100 | ms | 3.00 |  |"
+        );
+    }
+
+    #[test]
+    fn only_the_servers_costs_are_compared() {
+        let rival = read("W2.1x1000 cpu_server_per_op 9 us\nW2.1x1000 cpu_worker_per_op 9 us\n");
+        let ours = read("W2.1x1000 cpu_server_per_op 3 us\nW2.1x1000 cpu_worker_per_op 3 us\n");
+        assert_eq!(
+            rows(&ours, &rival),
+            "W2.1x1000 cpu_server_per_op 3.00 us\nW2.1x1000 cpu_server_per_op_against_rival 3.00 times\n\
+             W2.1x1000 cpu_worker_per_op 3.00 us\n",
         );
     }
 }

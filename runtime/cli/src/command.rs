@@ -1,8 +1,11 @@
 //! Everything a user can type.
 
 pub mod completion;
+pub mod entity;
 pub mod instance;
+mod payload;
 pub mod serve;
+mod session;
 pub mod store;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +26,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Start, watch and steer orchestrations of a running scheduler
     Instance(Box<instance::Instance>),
+    /// List, show and signal entities of a running scheduler
+    Entity(Box<entity::Entity>),
     /// Look after a data folder while no scheduler uses it
     Store(store::Store),
     /// Print a script that completes this command in a shell
@@ -37,6 +42,7 @@ impl Arguments {
             None => Arguments::parse_from(["mainspring", "serve"]).run(),
             Some(Command::Serve(serve)) => serve.run(),
             Some(Command::Instance(instance)) => instance.run(),
+            Some(Command::Entity(entity)) => entity.run(),
             Some(Command::Store(store)) => store.run(),
             Some(Command::Completion(completion)) => completion.run(),
         }

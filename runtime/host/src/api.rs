@@ -25,6 +25,10 @@ impl Peer {
         self.user_agent.contains("grpc-java")
     }
 
+    pub(crate) fn is_python(&self) -> bool {
+        self.user_agent.contains("grpc-python")
+    }
+
     /// JavaScript channels receive messages of any size (S-1.11).
     pub(crate) fn receives_any_size(&self) -> bool {
         self.user_agent.contains("grpc-node-js")

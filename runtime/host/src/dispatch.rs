@@ -354,17 +354,37 @@ impl Dispatch {
 
     fn fill_one(&self, state: &mut State, id: StreamId, kind: WorkKind) -> Option<()> {
         let State { streams, hubs, .. } = state;
-        let stream = streams.get_mut(&id).filter(|s| s.has_room(kind))?;
-        let queues = hubs.get_mut(&stream.hub)?;
+        let stream = streams.get(&id).filter(|s| s.has_room(kind))?;
+        let HubQueues {
+            streams: open,
+            orchestrations,
+            entities,
+            activities,
+        } = hubs.get_mut(&stream.hub)?;
         match kind {
             WorkKind::Orchestration | WorkKind::Entity => {
-                let key = queues.instances(kind).pop(|c| stream.matches(kind, c))?;
+                let takes = |class: &Class| {
+                    stream.matches(kind, class)
+                        && !(is_last_resort(stream, class)
+                            && open
+                                .iter()
+                                .filter_map(|other| streams.get(other))
+                                .any(|other| {
+                                    other.matches(kind, class) && !is_last_resort(other, class)
+                                }))
+                };
+                let waiting = match kind {
+                    WorkKind::Entity => entities,
+                    _ => orchestrations,
+                };
+                let key = waiting.pop(takes)?;
+                let stream = streams.get_mut(&id)?;
                 stream.reserve(kind);
                 let granted = granted(id, stream, kind);
                 self.tell(key, Input::Granted(granted));
             }
             WorkKind::Activity => {
-                let activity = queues.activities.pop(|c| stream.matches(kind, c))?;
+                let activity = activities.pop(|c| stream.matches(kind, c))?;
                 self.lease_activity(state, activity, id);
             }
         }
@@ -387,7 +407,7 @@ impl Dispatch {
             .map(|at| streams[(at + turn) % count])
             .filter_map(|id| state.streams.get(&id).map(|s| (id, s)))
             .filter(|(_, s)| s.has_room(kind) && s.matches(kind, class))
-            .min_by_key(|(id, s)| (avoid == Some(*id), s.load(kind)))
+            .min_by_key(|(id, s)| (is_last_resort(s, class), avoid == Some(*id), s.load(kind)))
             .map(|(id, _)| id)
     }
 
@@ -399,6 +419,11 @@ impl Dispatch {
             .filter_map(|id| state.streams.get(id))
             .any(|s| s.is_open && s.matches(kind, class))
     }
+}
+
+/// Whether a stream gets items of a class only when no other one may take them: its worker cannot read them (S-12.1).
+fn is_last_resort(stream: &StreamState, class: &Class) -> bool {
+    class.is_awkward && stream.peer.is_python()
 }
 
 /// What an instance has out: episodes or batches.

@@ -21,6 +21,9 @@ pub const INBOUND_BYTES_MAX: usize = 64 << 20;
 /// payload twice this long still arrives, to be refused by name rather than by a broken call (S-14.2).
 pub const PAYLOAD_BYTES_CEILING: usize = INBOUND_BYTES_MAX / 2;
 
+/// Largest batch of an entity that may be set.
+const ENTITY_BATCH_CEILING: usize = 10_000;
+
 /// Smallest payload limit that can be set, in bytes: below it error texts of ordinary failures would not fit.
 const PAYLOAD_BYTES_FLOOR: usize = 1 << 10;
 
@@ -54,6 +57,9 @@ pub struct Config {
     pub allow_hub_admin: bool,
     /// Longest payload string, in UTF-8 bytes, from 1 KiB to [`PAYLOAD_BYTES_CEILING`]. Default 1 MiB, as in DTS (S-14.2).
     pub payload_bytes_max: usize,
+    /// Operations of an entity that are handed to a worker at once, from 1 to 10,000 (S-12.10). Default 100: what a worker that dies in between has
+    /// to do again.
+    pub entity_batch_max: usize,
     /// Ceiling of the caches, in bytes, at least 2 MiB: one half for warm state and history, the other for blocks of the
     /// store. Default 128 MiB, of which an idle server uses next to nothing.
     pub cache_bytes_max: usize,
@@ -98,6 +104,7 @@ impl Default for Config {
             dynamic_task_hubs: host.dynamic_hubs,
             allow_hub_admin: host.hub_admin,
             payload_bytes_max: host.limits.payload_bytes_max,
+            entity_batch_max: host.entity_batch_max,
             cache_bytes_max: 2 * host.cache_bytes_max,
             retention: host.retention,
             history_events_max: host.limits.history_events_max,
@@ -145,6 +152,12 @@ impl Config {
             self.payload_bytes_max,
             PAYLOAD_BYTES_FLOOR,
             PAYLOAD_BYTES_CEILING,
+        )?;
+        within(
+            "entity_batch_max",
+            self.entity_batch_max,
+            1,
+            ENTITY_BATCH_CEILING,
         )?;
         within(
             "cache_bytes_max",
@@ -212,6 +225,7 @@ impl Config {
                 history_events_max: self.history_events_max,
                 ..Limits::default()
             },
+            entity_batch_max: self.entity_batch_max,
             cache_bytes_max: self.cache_bytes_max / 2,
             retention: self.retention,
             fallback_hub: self.fallback_hub.clone(),

@@ -6,10 +6,11 @@ mod steer;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use mainspring_proto::{GetInstanceRequest, OrchestrationState};
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::Status;
 
-use crate::client::{Client, Target, failure};
+use super::session::Session;
+use crate::client::{Target, failure};
 use crate::report::{state, table};
 
 /// Start, watch and steer orchestrations of a running scheduler.
@@ -56,27 +57,12 @@ enum Action {
     Purge(steer::Purge),
 }
 
-/// What every action needs: the connection and how to print.
-struct Session {
-    client: Client,
-    hub: String,
-    json: bool,
-}
-
 impl Instance {
     /// Connects and does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("the async runtime cannot start")?;
-        runtime.block_on(async {
-            let mut session = Session {
-                client: self.target.connect().await?,
-                hub: self.target.hub_name().to_owned(),
-                json: self.json,
-            };
-            self.action.run(&mut session).await
+        let action = self.action;
+        Session::run(&self.target, self.json, async |session| {
+            action.run(session).await
         })
     }
 }
@@ -135,15 +121,6 @@ impl Session {
             table::print_json(&state::to_json(state));
         } else {
             state::print(state);
-        }
-    }
-
-    /// Prints an answer, in whichever form was asked for.
-    fn say(&self, text: &str, json: Value) {
-        if self.json {
-            table::print_json(&json);
-        } else {
-            table::print_line(text);
         }
     }
 

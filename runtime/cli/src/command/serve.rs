@@ -86,6 +86,15 @@ pub struct Serve {
         value_parser = quantity::bytes)]
     payload_bytes_max: usize,
 
+    /// Operations of an entity that a worker is handed at once
+    #[arg(
+        long,
+        env = "MAINSPRING_ENTITY_BATCH_MAX",
+        value_name = "COUNT",
+        default_value_t = 100
+    )]
+    entity_batch_max: usize,
+
     /// Memory that caches may take, such as 128MiB
     #[arg(long, env = "MAINSPRING_CACHE_BYTES_MAX", value_name = "SIZE", default_value = "128MiB",
         value_parser = quantity::bytes)]
@@ -226,6 +235,7 @@ impl Serve {
             dynamic_task_hubs,
             allow_hub_admin: self.allow_hub_admin.unwrap_or(false),
             payload_bytes_max: self.payload_bytes_max,
+            entity_batch_max: self.entity_batch_max,
             cache_bytes_max: self.cache_bytes_max,
             retention: self.retention,
             history_events_max,

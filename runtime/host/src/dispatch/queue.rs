@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use mainspring_core::id::InstanceId;
+
 /// How large an item is, as far as channels differ in what they receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Size {
@@ -21,6 +23,8 @@ pub(crate) struct Class {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) size: Size,
+    /// An entity whose key holds '@': Python's workers cannot read its id, and give it back (S-12.1).
+    pub(crate) is_awkward: bool,
 }
 
 impl Class {
@@ -29,6 +33,16 @@ impl Class {
             name: name.to_lowercase(),
             version: version.unwrap_or_default().to_ascii_lowercase(),
             size,
+            is_awkward: false,
+        }
+    }
+
+    /// The class of an entity.
+    pub(crate) fn of_entity(entity: &InstanceId, size: Size) -> Self {
+        let (name, key) = entity.entity_parts();
+        Self {
+            is_awkward: key.contains('@'),
+            ..Self::new(name, None, size)
         }
     }
 }

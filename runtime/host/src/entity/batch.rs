@@ -34,7 +34,7 @@ impl EntityActor {
             Some(_) => Size::Unlimited,
             None => Size::Ordinary,
         };
-        Class::new(self.key.instance.entity_parts().0, None, size)
+        Class::of_entity(&self.key.instance, size)
     }
 
     /// Offers the next batch to the dispatcher, if there is one and nothing of this entity is out already.

@@ -1,10 +1,8 @@
 //! Actions that change something: start, raise, suspend, resume, terminate, rewind, restart, purge.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use mainspring_proto::purge_instances_request::Request as Selection;
 use mainspring_proto::{
@@ -18,6 +16,7 @@ use serde_json::json;
 use super::look::Wait;
 use super::{Session, instance};
 use crate::client::failure;
+use crate::command::payload::Payload;
 use crate::quantity;
 use crate::report::state::{StatusName, is_terminal, status_name};
 
@@ -59,37 +58,6 @@ pub struct Start {
     /// Give up waiting after this long
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration, requires = "wait")]
     timeout: Option<Duration>,
-}
-
-/// A payload, sent exactly as it is given. SDKs expect JSON.
-#[derive(Debug, Args)]
-struct Payload {
-    /// Input as JSON text
-    #[arg(long = "input", value_name = "JSON", conflicts_with = "file")]
-    text: Option<String>,
-
-    /// File that holds the input as JSON text; - for standard input
-    #[arg(long = "input-file", value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
-impl Payload {
-    fn read(self) -> anyhow::Result<Option<String>> {
-        let Some(path) = self.file else {
-            return Ok(self.text);
-        };
-        let text = if path == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("standard input cannot be read as text")?;
-            text
-        } else {
-            std::fs::read_to_string(&path)
-                .with_context(|| format!("{} cannot be read as text", path.display()))?
-        };
-        Ok(Some(text))
-    }
 }
 
 impl Start {
