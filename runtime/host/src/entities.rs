@@ -153,7 +153,14 @@ impl Host {
                 stored::query_entities(&*read, hub, partitions, filter, after.as_ref(), wanted)?;
             for (instance, partition, record) in found.entities {
                 let key = InstanceKey { hub, instance };
+                let has_state = record.has_state;
                 let view = stored_view(&*read, partition, &key, record, include_state)?;
+                // Nothing of it is left but the memory of requests that were done.
+                let is_over = !has_state && view.backlog == 0 && view.locked_by.is_none();
+                if is_over {
+                    after = Some(key.instance);
+                    continue;
+                }
                 let size = METADATA_BYTES + view.state.as_ref().map_or(0, String::len);
                 if bytes + size > PAGE_BYTES_MAX && !page.views.is_empty() {
                     page.token = after.map(|id| id.as_str().to_owned());

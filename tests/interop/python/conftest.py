@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sdk import ALL_KINDS, KINDS, Sdk
 from server import START_SECONDS, Server
 
-HUBS = ["default", "idle", "second", "versions", "filters", "purge", "lists", "lost"]
+HUBS = ["default", "idle", "second", "versions", "filters", "purge", "lists", "lost", "raw", "exports"]
 """`idle` never has a worker, `second` has one where a test starts it; the rest have one topic each."""
 
 

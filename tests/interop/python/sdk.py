@@ -7,6 +7,7 @@ and reads histories.
 
 import asyncio
 import itertools
+import queue
 import threading
 import time
 import uuid
@@ -25,8 +26,10 @@ from durabletask.client import (
     OrchestrationStatus,
     TaskHubGrpcClient,
 )
+from durabletask.entities import EntityInstanceId, EntityMetadata
 from durabletask.grpc_options import GrpcChannelOptions, GrpcWorkerResiliencyOptions
 from durabletask.history import HistoryEvent
+from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from durabletask.worker import TaskHubGrpcWorker, VersioningOptions, WorkItemFilters
 
@@ -56,11 +59,16 @@ QUICK_WORKER = GrpcWorkerResiliencyOptions(
 
 
 class Program:
-    """The orchestrators and activities of one test file, registered with each worker started for it."""
+    """The orchestrators, activities and entities of one test file, registered with each worker started for it.
+
+    `extensions` are called with each such worker before it starts.
+    """
 
     def __init__(self) -> None:
         self.orchestrators: list[Callable[..., Any]] = []
         self.activities: list[Callable[..., Any]] = []
+        self.entities: list[Callable[..., Any]] = []
+        self.extensions: list[Callable[[TaskHubGrpcWorker], None]] = []
 
     def orchestrator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         self.orchestrators.append(function)
@@ -69,6 +77,11 @@ class Program:
     def activity(self, function: Callable[..., Any]) -> Callable[..., Any]:
         self.activities.append(function)
         return function
+
+    def entity(self, entity: Callable[..., Any]) -> Callable[..., Any]:
+        """A class or a function; it is known by its name in lower case."""
+        self.entities.append(entity)
+        return entity
 
 
 class Gate:
@@ -214,6 +227,10 @@ class Sdk:
             worker.add_orchestrator(orchestrator)
         for activity in program.activities:
             worker.add_activity(activity)
+        for entity in program.entities:
+            worker.add_entity(entity)
+        for extend in program.extensions:
+            extend(worker)
         if versioning is not None:
             worker.use_versioning(versioning)
         if filters == "registered":
@@ -288,6 +305,30 @@ class Sdk:
     def events(self, instance_id: str, wanted: str) -> list[Any]:
         return [event for event in self.history(instance_id) if kind(event) == wanted]
 
+    def entity(self, entity: EntityInstanceId) -> EntityMetadata:
+        metadata = self.client.get_entity(entity)
+        assert metadata is not None, f"entity {entity} does not exist"
+        return metadata
+
+    def entity_state(self, entity: EntityInstanceId) -> Any:
+        """None for an entity that does not exist."""
+        metadata = self.client.get_entity(entity)
+        return None if metadata is None else metadata.get_typed_state()
+
+    def until_entity_state(self, entity: EntityInstanceId, wanted: Any) -> None:
+        """Asks until the entity has just this state, of just this type."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            state = self.entity_state(entity)
+            if state == wanted and type(state) is type(wanted):
+                return
+            assert time.monotonic() < deadline, f"{entity} is {state!r} after {DEADLINE} s, not {wanted!r}"
+            time.sleep(0.01)
+
+    def locked_by(self, entity: EntityInstanceId) -> str | None:
+        """The holder of the entity's lock. `EntityMetadata.get_locked_by` fails for the ids of orchestrations."""
+        return self.entity(entity)._locked_by or None
+
     def metadata(self) -> list[tuple[str, str]] | None:
         return None if self.hub is None else [("taskhub", self.hub)]
 
@@ -309,6 +350,52 @@ class Sdk:
 
     def _channel(self) -> dict[str, Any]:
         return {"channel_options": QUICK_CHANNEL} if self.quick_reconnect else {}
+
+
+class RawWorker:
+    """A stream of work items that the test answers itself, for answers that the SDK's workers never give."""
+
+    def __init__(self, sdk: Sdk):
+        self._channel = grpc.insecure_channel(sdk.address)
+        self.stub = stubs.TaskHubSidecarServiceStub(self._channel)
+        self.metadata = sdk.metadata() or []
+        self._items: queue.Queue[pb.WorkItem] = queue.Queue()
+        self._stream = self.stub.GetWorkItems(pb.GetWorkItemsRequest(), metadata=self.metadata)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "RawWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.cancel()
+        self._reader.join()
+        self._channel.close()
+
+    def entity_item(self) -> tuple[pb.EntityRequest, str]:
+        """The next work item, which must be a batch of an entity (S-12.8), and its completion token."""
+        try:
+            item = self._items.get(timeout=DEADLINE)
+        except queue.Empty:
+            raise AssertionError(f"no work item in {DEADLINE} s") from None
+        assert item.WhichOneof("request") == "entityRequestV2", item
+        return item.entityRequestV2, item.completionToken
+
+    def complete_entity(self, token: str, **result: Any) -> None:
+        self.stub.CompleteEntityTask(pb.EntityBatchResult(completionToken=token, **result), metadata=self.metadata)
+
+    def abandon_entity(self, token: str) -> None:
+        self.stub.AbandonTaskEntityWorkItem(
+            pb.AbandonEntityTaskRequest(completionToken=token), metadata=self.metadata
+        )
+
+    def _read(self) -> None:
+        try:
+            for item in self._stream:
+                if item.WhichOneof("request") != "healthPing":
+                    self._items.put(item)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.CANCELLED, f"{error.code()}: {error.details()}"
 
 
 _numbers = itertools.count(1)

@@ -1,4 +1,4 @@
-"""The README's first orchestration does what the README says, also through a kill -9 in the middle."""
+"""The README's samples do what the README says, the first also through a kill -9 in the middle."""
 
 import re
 import subprocess
@@ -8,14 +8,20 @@ from pathlib import Path
 from server import REPOSITORY, Server
 
 
+def sample(name: str, folder: Path, server: Server) -> Path:
+    """The sample that the README says to save under this name, for a server at another address."""
+    readme = (REPOSITORY / "README.md").read_text()
+    code = re.search(rf"Save as `{re.escape(name)}`.*?```python\n(.*?)```", readme, re.DOTALL).group(1)
+    assert "localhost:8080" in code
+    script = folder / name
+    script.write_text(code.replace("localhost:8080", server.address))
+    return script
+
+
 def test_the_readmes_sample_finishes_after_a_kill_in_the_middle(tmp_path: Path):
     """No greeting that was recorded is made twice."""
-    readme = (REPOSITORY / "README.md").read_text()
-    code = re.search(r"Save as `hello\.py`:\n\n```python\n(.*?)```", readme, re.DOTALL).group(1)
     server = Server(tmp_path).start()
-    assert "localhost:8080" in code
-    script = tmp_path / "hello.py"
-    script.write_text(code.replace("localhost:8080", server.address))
+    script = sample("hello.py", tmp_path, server)
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         printed = []
@@ -32,3 +38,13 @@ def test_the_readmes_sample_finishes_after_a_kill_in_the_middle(tmp_path: Path):
     assert printed[-1] == '["Hello Tokyo!", "Hello Lisbon!", "Hello Quito!"]'
     assert printed.count("greeting Tokyo") == 1
     assert printed.count("greeting Quito") == 1
+
+
+def test_the_readmes_bank_transfers_under_locks(tmp_path: Path):
+    server = Server(tmp_path).start()
+    try:
+        script = sample("bank.py", tmp_path, server)
+        ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    finally:
+        server.stop()
+    assert ran.stdout.splitlines()[-1] == "[70, 30]"

@@ -358,6 +358,11 @@ impl Orchestration {
             .collect()
     }
 
+    /// Whether entities are locked for it, or are to be.
+    pub fn has_locks(&self) -> bool {
+        !self.open.locked().is_empty()
+    }
+
     /// What a client sees.
     pub fn view(&self, include_payloads: bool) -> View {
         Self::stored_view(self.id.clone(), &self.record, &self.start, include_payloads)

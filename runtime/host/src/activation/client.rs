@@ -255,14 +255,14 @@ impl ActivationActor {
     }
 
     pub(super) fn skip_graceful(&mut self, reason: Option<String>, reply: Reply<bool>) {
-        let is_active = self
+        let is_touched = self
             .instance
             .as_ref()
-            .is_some_and(|i| !i.record.status.is_terminal());
-        if is_active {
+            .is_some_and(|i| !i.record.status.is_terminal() && !i.has_locks());
+        if is_touched {
             self.begin_termination(reason, false);
         }
-        self.answer(reply, Ok(is_active));
+        self.answer(reply, Ok(is_touched));
     }
 
     pub(super) fn rewind(&mut self, reason: Option<String>, reply: Reply<()>) {
