@@ -9,10 +9,14 @@ use mainspring_core::message::{FailureDetails, Fence, Message, NewInstance};
 use mainspring_core::time::Timestamp;
 use mainspring_core::wire;
 
-use crate::entity::{Entity, Entry, Queued, Transition};
+use crate::entity::{Entity, Transition};
+use crate::queue::{Entry, Queued};
 
 /// Bytes of a work item that are neither state nor operations.
 const HEAD_ROOM: usize = 4 << 10;
+
+/// Messages that one answer may send, as of an orchestration: half of what one commit can carry, since an answer is never spread over two.
+const MESSAGES_MAX: usize = 30_000;
 
 /// Bounds on what an entity may hold and a worker is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,24 +92,14 @@ impl Entity {
     }
 
     fn ready(&self) -> impl Iterator<Item = (Position, &Operation)> {
-        let holder = self.record.lock.as_ref();
-        let own = move |queued: &&Queued| match (holder, &queued.entry) {
-            (None, _) => true,
-            (
-                Some(lock),
-                Entry::Unlock {
-                    critical_section, ..
-                },
-            ) => *critical_section == lock.critical_section,
-            (Some(lock), entry) => entry.is_operation_of(&lock.holder),
-        };
-        self.queue
-            .iter()
-            .filter(own)
-            .map_while(|queued| match &queued.entry {
-                Entry::Operation(operation) => Some((queued.position, &**operation)),
-                Entry::Lock(_) | Entry::Unlock { .. } => None,
-            })
+        let is_locked = self.record.lock.is_some();
+        let own = is_locked.then(|| self.queue.within().map(|(_, queued)| queued));
+        let all = (!is_locked).then(|| self.queue.iter());
+        let ready = own.into_iter().flatten().chain(all.into_iter().flatten());
+        ready.map_while(|queued| match &queued.entry {
+            Entry::Operation(operation) => Some((queued.position, &**operation)),
+            Entry::Lock(_) | Entry::Unlock { .. } => None,
+        })
     }
 
     /// The operations of a batch that is out: nothing else takes them from the queue.
@@ -277,6 +271,12 @@ impl Entity {
 
 /// Why an answer cannot be taken as it is, naming what is too large, its size and the limit.
 fn too_large(result: &BatchResult, limit: usize) -> Option<FailureDetails> {
+    let messages = result.actions.len();
+    if messages > MESSAGES_MAX {
+        let message =
+            format!("the operation sends {messages} messages; at most {MESSAGES_MAX} are allowed");
+        return Some(FailureDetails::new("TooManyMessages", &message, true));
+    }
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let of_outcome = |outcome: &OperationOutcome| match outcome {
         OperationOutcome::Success(result) => length(result),

@@ -1,14 +1,13 @@
 //! What is known of one entity, and how messages reach it.
 
-use std::collections::VecDeque;
-
 use mainspring_core::effect::Effect;
-use mainspring_core::entity::{Generation, LockRequest, Operation, Sender};
+use mainspring_core::entity::{Generation, Sender};
 use mainspring_core::id::{ExecutionId, InstanceId, Position};
 use mainspring_core::message::Message;
 use mainspring_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::queue::{Entry, Queue, Queued};
 use crate::recent::Recent;
 
 /// The state that is rewritten whenever something changes, therefore small: never the entity's own state. Fields are only ever
@@ -39,31 +38,6 @@ pub struct Lock {
     pub holder: Generation,
 }
 
-/// What waits in the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entry {
-    Operation(Box<Operation>),
-    Lock(Box<LockRequest>),
-    Unlock {
-        critical_section: String,
-        holder: InstanceId,
-    },
-}
-
-impl Entry {
-    /// An operation of this generation.
-    pub(crate) fn is_operation_of(&self, generation: &Generation) -> bool {
-        matches!(self, Entry::Operation(operation) if operation.sender.generation() == Some(generation))
-    }
-}
-
-/// A message that waits, durable under its position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Queued {
-    pub(crate) position: Position,
-    pub(crate) entry: Entry,
-}
-
 /// An entity in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entity {
@@ -74,7 +48,7 @@ pub struct Entity {
     /// Set exactly if [`Record::has_state`]. Opaque; empty and falsy texts are state, too.
     pub state: Option<String>,
     /// In order of arrival.
-    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) queue: Queue,
     pub(crate) recent: Recent,
     /// Operations at the head of the queue that go out one at a time: a batch with them had something too large in it (S-14.4).
     pub(crate) single: usize,
@@ -137,11 +111,13 @@ impl Entity {
 
     /// An entity from storage, before its mailbox is [brought](Entity::arrive) again.
     pub fn restore(id: InstanceId, record: Record, state: Option<String>) -> Self {
+        let mut queue = Queue::default();
+        queue.set_lock(record.lock.as_ref());
         Self {
             id,
             record,
             state,
-            queue: VecDeque::new(),
+            queue,
             recent: Recent::default(),
             single: 0,
         }
@@ -178,9 +154,7 @@ impl Entity {
                 }
                 Entry::Operation(operation)
             }
-            Message::Lock(request) if !self.knows(&request.critical_section) => {
-                Entry::Lock(request)
-            }
+            Message::Lock(request) if !self.knows(&request) => Entry::Lock(request),
             Message::Unlock {
                 critical_section,
                 holder,
@@ -194,17 +168,13 @@ impl Entity {
             }
             _ => return Arrival::Done,
         };
-        self.queue.push_back(Queued { position, entry });
+        self.queue.push(Queued { position, entry });
         Arrival::Queued
     }
 
     /// Operations that were not executed yet.
     pub fn backlog(&self) -> usize {
-        let operations = self
-            .queue
-            .iter()
-            .filter(|q| matches!(q.entry, Entry::Operation(_)));
-        operations.count()
+        self.queue.operations()
     }
 
     /// Everything that waits, locks among it.
@@ -271,7 +241,7 @@ impl Entity {
             return None;
         }
         let mut transition = Transition::default();
-        for queued in std::mem::take(&mut self.queue) {
+        while let Some(queued) = self.queue.remove(0) {
             self.leave(queued.position, &queued.entry, &mut transition);
         }
         self.single = 0;

@@ -12,11 +12,13 @@
 //! - [`Entity`]: what is known of one entity, and how messages reach it
 //! - [`Batch`] and [`Entity::complete`]: what a worker is handed, and what its answer means
 //! - `lock`: critical sections of orchestrations over several entities
+//! - `queue`: what waits
 //! - `recent`: requests seen lately, so that a repeated one is done once
 
 mod batch;
 mod entity;
 mod lock;
+mod queue;
 mod recent;
 
 pub use batch::{Batch, Decision, Limits};

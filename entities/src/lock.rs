@@ -9,7 +9,8 @@ use mainspring_core::id::InstanceId;
 use mainspring_core::message::{Fence, Message};
 use mainspring_core::time::Timestamp;
 
-use crate::entity::{Entity, Entry, Lock, Transition};
+use crate::entity::{Entity, Lock, Transition};
+use crate::queue::Entry;
 
 impl Entity {
     /// Decides what stands at the head of the queue and is no operation: locks that can be had, locks given back.
@@ -29,23 +30,14 @@ impl Entity {
 
     /// Gives the lock back if that is the next thing its holder wants (S-12.30).
     fn unlock_if_due(&mut self, transition: &mut Transition) -> bool {
-        let Some(lock) = &self.record.lock else {
+        let next = self.queue.within().next();
+        let at = next.and_then(|(at, q)| matches!(q.entry, Entry::Unlock { .. }).then_some(at));
+        let Some(at) = at else {
             return false;
         };
-        let next = self.queue.iter().position(|q| match &q.entry {
-            Entry::Unlock {
-                critical_section, ..
-            } => *critical_section == lock.critical_section,
-            entry => entry.is_operation_of(&lock.holder),
-        });
-        match next {
-            Some(at) if matches!(self.queue[at].entry, Entry::Unlock { .. }) => {
-                self.take(at, transition);
-                self.record.lock = None;
-                true
-            }
-            _ => false,
-        }
+        self.take(at, transition);
+        self.set_lock(None);
+        true
     }
 
     /// Takes the request at the head of the queue: locked, it goes on to the next entity; after the last, its sender is told.
@@ -70,10 +62,10 @@ impl Entity {
         if let Some(Entry::Lock(request)) = self.take(0, transition)
             && !is_over(&request.holder)
         {
-            self.record.lock = Some(Lock {
+            self.set_lock(Some(Lock {
                 critical_section: request.critical_section.clone(),
                 holder: request.holder.clone(),
-            });
+            }));
             transition.effects.push(next_step(*request, now));
         }
         true
@@ -89,31 +81,30 @@ impl Entity {
     /// A generation is over: it holds nothing and asks for no lock any more. What it asked for before is done all the same (S-12.52).
     pub(crate) fn release(&mut self, over: &Generation, transition: &mut Transition) {
         if self.record.lock.as_ref().is_some_and(|l| l.holder == *over) {
-            self.record.lock = None;
+            self.set_lock(None);
             transition.is_changed = true;
         }
-        self.queue.retain(|queued| {
-            let is_void = match &queued.entry {
-                Entry::Lock(request) => request.holder == *over,
-                Entry::Operation(_) | Entry::Unlock { .. } => false,
-            };
-            if is_void {
-                transition.removed.push(queued.position);
-            }
-            !is_void
-        });
+        let is_void = |entry: &Entry| matches!(entry, Entry::Lock(r) if r.holder == *over);
+        transition.removed.extend(self.queue.take_out(is_void));
+    }
+
+    fn set_lock(&mut self, lock: Option<Lock>) {
+        self.queue.set_lock(lock.as_ref());
+        self.record.lock = lock;
     }
 
     /// Whether a critical section holds this entity, or waits for it (S-12.34).
-    pub(crate) fn knows(&self, critical_section: &str) -> bool {
-        let holds = self
-            .record
-            .lock
-            .as_ref()
-            .is_some_and(|l| l.critical_section == critical_section);
+    pub(crate) fn knows(&self, wanted: &LockRequest) -> bool {
+        let critical_section = &wanted.critical_section;
+        let holds =
+            self.record.lock.as_ref().is_some_and(|l| {
+                l.critical_section == *critical_section && l.holder == wanted.holder
+            });
         holds
             || self.queue.iter().any(|q| match &q.entry {
-                Entry::Lock(request) => request.critical_section == critical_section,
+                Entry::Lock(request) => {
+                    request.critical_section == *critical_section && request.holder == wanted.holder
+                }
                 Entry::Operation(_) | Entry::Unlock { .. } => false,
             })
     }

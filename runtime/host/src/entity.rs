@@ -213,11 +213,32 @@ impl EntityActor {
             let kept = self.keep_aside_once(due, operation);
             return self.answer(reply, kept);
         }
-        if self.require_entity().accept(&operation.request_id) {
+        self.forget_recent();
+        self.take_request(operation);
+        self.answer(reply, Ok(()));
+    }
+
+    /// Puts an operation into the own mailbox; not one of a client that was seen before.
+    fn take_request(&mut self, operation: Operation) {
+        let is_new = match operation.sender {
+            Sender::Client => self.require_entity().accept(&operation.request_id),
+            _ => true,
+        };
+        if is_new {
             self.receive_own(Message::Operation(Box::new(operation)));
             self.mark_busy();
         }
-        self.answer(reply, Ok(()));
+    }
+
+    /// A request is recognised for a minute, however idle the entity is.
+    fn forget_recent(&mut self) {
+        let mut transition = Transition::default();
+        if let Some(entity) = &mut self.entity {
+            entity.forget_recent(clock::now(), &mut transition);
+        }
+        if !transition.removed.is_empty() {
+            self.turn(transition);
+        }
     }
 
     /// A message that another instance's commit put into the mailbox.
@@ -321,10 +342,8 @@ impl EntityActor {
                 self.shared.decide(|turns| {
                     turns.batch().disarm_operation(&self.key, due, sequence);
                 });
-                self.require_entity();
-                let operation = operation.scheduled(None);
-                self.receive_own(Message::Operation(Box::new(operation)));
-                self.mark_busy();
+                self.take_request(operation.scheduled(None));
+                self.note_turn();
             }
             Err(error) => self
                 .span()
@@ -346,11 +365,7 @@ impl EntityActor {
     }
 
     fn passivate(&mut self, number: u64) {
-        let mut transition = Transition::default();
-        if let Some(entity) = &mut self.entity {
-            entity.forget_recent(clock::now(), &mut transition);
-        }
-        self.turn(transition);
+        self.forget_recent();
         let leaves = self.is_idle().then(|| match &self.entity {
             // Otherwise it is read anew, with its mailbox.
             Some(entity) if entity.is_queue_empty() && !entity.has_recent() => {

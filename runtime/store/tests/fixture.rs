@@ -72,6 +72,16 @@ fn version_1_holds_what_was_put_into_it() {
         .map(|(_, message)| message)
         .collect();
     assert_eq!(messages, content::messages());
+    let entity = of(content::ENTITY);
+    let messages = query::mailbox(&*read, partition, &entity, Position::default(), 100);
+    let messages: Vec<_> = messages.unwrap().into_iter().map(|(_, m)| m).collect();
+    assert_eq!(messages, content::entity_messages());
+    let found = query::entity(&*read, partition, &entity).unwrap();
+    assert_eq!(found, Some(content::entity_record()));
+    let state = query::entity_state(&*read, partition, &entity).unwrap();
+    assert_eq!(state.as_deref(), Some(content::ENTITY_STATE));
+    let delayed = query::delayed_operation(&*read, partition, &entity, at(10_800), 17).unwrap();
+    assert_eq!(delayed, Some(content::delayed_operation()));
     let timers = query::timers(&*read, partition, None, 10).unwrap();
     let due: Vec<_> = timers
         .iter()
@@ -81,13 +91,14 @@ fn version_1_holds_what_was_put_into_it() {
         due,
         [
             (at(3_600), &Due::Timer(content::timer())),
-            (at(7_200), &Due::Start { generation: 2 })
+            (at(7_200), &Due::Start { generation: 2 }),
+            (at(10_800), &Due::Operation { sequence: 17 })
         ]
     );
     let orphans = query::orphans(&*read, partition, None, 10).unwrap();
     assert_eq!(orphans, [(of("running"), content::task())]);
     let busy = query::busy(&*read, partition, None, 10).unwrap();
-    assert_eq!(busy, [of("running")]);
+    assert_eq!(busy, [entity, of("running")]);
     let completed = query::last_completed(&*read, HUB).unwrap();
     assert_eq!(completed, record(Status::Failed, at(2)).completed_at);
 }

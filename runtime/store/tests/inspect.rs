@@ -16,7 +16,7 @@ use tempfile::TempDir;
 #[path = "fixtures/content.rs"]
 mod content;
 
-use content::{at, of, record};
+use content::{ENTITY, at, of, record};
 
 const PARTITION: PartitionId = PartitionId(1);
 
@@ -79,11 +79,12 @@ fn a_whole_store_is_sound_and_stays_as_it_is() {
     let counts = &report.counts;
     assert_eq!(
         (counts.instances, counts.busy, counts.history_chunks),
-        (3, 1, 2)
+        (3, 2, 2)
     );
+    assert_eq!((counts.entities, counts.delayed_operations), (1, 1));
     assert_eq!(
         (counts.messages, counts.timers, counts.scheduled_starts),
-        (11, 1, 1)
+        (22, 1, 1)
     );
     assert_eq!(
         (
@@ -193,6 +194,111 @@ fn a_check_finds_what_the_lists_lack_and_what_they_have_too_much() {
             ("pending ☕", Status::Pending),
             ("failed", Status::Failed)
         ]
+    );
+}
+
+/// The key of an entry of an instance's own, as the crate's documentation tells it.
+fn state_key(kind: u8, instance: &str) -> Bytes {
+    Bytes::from([&[0, 1, 0, 0, 0, 1, kind][..], instance.as_bytes()].concat())
+}
+
+fn put_state(batch: &mut Batch, key: Bytes, value: &'static [u8]) {
+    batch.extend(vec![Op::Put {
+        space: Space::State,
+        key,
+        value: Bytes::from_static(value),
+    }]);
+}
+
+/// Checks a changed folder, which has this one problem, and repairs it; the entity's record and state that are left, and how many
+/// entries went to the lost-and-found file.
+fn repaired(change: impl FnOnce(&mut Batch), problem: &str) -> (bool, bool, usize) {
+    let folder = folder_with(change);
+    let report = check(folder.path()).unwrap();
+    assert!(report.to_string().contains(problem), "{report}");
+    let total = report.problems_total;
+    let repaired = repair(folder.path()).unwrap();
+    assert!(repaired.after.is_sound(), "{repaired}");
+    let lost = fs::read_to_string(repaired.lost_and_found.unwrap()).unwrap();
+    assert_eq!(lost.lines().count() as u64, total, "{lost}");
+    let store = open(folder.path());
+    let read = store.read();
+    let record = query::entity(&*read, PARTITION, &of(ENTITY)).unwrap();
+    let state = query::entity_state(&*read, PARTITION, &of(ENTITY)).unwrap();
+    (record.is_some(), state.is_some(), total as usize)
+}
+
+#[test]
+fn a_check_finds_entities_whose_record_and_state_do_not_agree() {
+    // Nobody knows what the state was: what is left of the entity begins anew.
+    let problem = "instance @counter@a (hub 1, partition 1): its state is missing";
+    let left = repaired(|batch| batch.put_entity_state(&of(ENTITY), None), problem);
+    assert_eq!(left, (false, false, 1));
+
+    let problem = "instance @counter@a (hub 1, partition 1): a state without a record";
+    let without_record = |batch: &mut Batch| {
+        batch.extend(vec![Op::Delete {
+            space: Space::State,
+            key: state_key(2, ENTITY),
+        }]);
+    };
+    assert_eq!(repaired(without_record, problem), (false, false, 1));
+
+    let without_state = mainspring_entities::Record {
+        has_state: false,
+        ..content::entity_record()
+    };
+    let left = repaired(
+        |batch| batch.put_entity(&of(ENTITY), &without_state),
+        problem,
+    );
+    assert_eq!(left, (true, false, 1));
+}
+
+#[test]
+fn a_check_finds_entries_of_entities_that_cannot_be_decoded() {
+    // A record goes with the state that it was to vouch for.
+    let undecodable = |batch: &mut Batch| put_state(batch, state_key(2, ENTITY), b"\x63");
+    let problem = "unknown record version 99";
+    assert_eq!(repaired(undecodable, problem), (false, false, 2));
+
+    let undecodable = |batch: &mut Batch| {
+        let mut key = state_key(4, ENTITY).to_vec();
+        // Closed, a time, and a number.
+        key.extend_from_slice(&[0; 1 + 9 + 8]);
+        put_state(batch, key.into(), b"\x01\xc0");
+    };
+    let problem = "operation of instance @counter@a";
+    assert_eq!(repaired(undecodable, problem), (true, true, 1));
+
+    let cut_short = |batch: &mut Batch| {
+        let key = state_key(4, "@counter@a\0short");
+        put_state(batch, key, b"\x01\xc0");
+    };
+    assert_eq!(
+        repaired(cut_short, "does not have the form"),
+        (true, true, 1)
+    );
+}
+
+#[test]
+fn a_check_finds_a_state_that_is_no_text() {
+    // Such an entity cannot be loaded.
+    let no_text = |batch: &mut Batch| put_state(batch, state_key(3, ENTITY), b"\xff\xfe");
+    let (_, has_state, _) = repaired(no_text, "state of instance @counter@a");
+    assert!(!has_state);
+}
+
+#[test]
+fn entities_of_other_partitions_than_there_are_are_found() {
+    let elsewhere = |batch: &mut Batch| {
+        let mut key = state_key(2, ENTITY).to_vec();
+        key[1] = 9;
+        put_state(batch, key.into(), b"\x01\xc0");
+    };
+    assert_eq!(
+        repaired(elsewhere, "does not have the form"),
+        (true, true, 1)
     );
 }
 

@@ -377,6 +377,15 @@ fn a_retired_hub_is_deleted_slice_by_slice_and_its_neighbour_stays() {
                     batch.put_message(PartitionId(partition), &key, &content::messages()[0], true);
                     batch.arm_timer(&key, &content::timer());
                     batch.put_orphan(&key, &content::task());
+                    let entity = InstanceKey {
+                        hub: HubId(hub),
+                        instance: InstanceId::from_stored(&format!("@e@{partition}-{number}")),
+                    };
+                    batch.put_entity(&entity, &content::entity_record());
+                    batch.put_entity_state(&entity, Some(content::ENTITY_STATE));
+                    batch.arm_operation(&entity, at(number), 1, &content::delayed_operation());
+                    let message = &content::entity_messages()[0];
+                    batch.put_message(PartitionId(partition), &entity, message, true);
                 }
             });
         }

@@ -141,7 +141,9 @@ impl OpenWork {
             }) => {
                 let entities = lock_set(&listed).unwrap_or_default();
                 self.sections
-                    .insert(critical_section.clone(), entities.into_iter().collect());
+                    .entry(critical_section.clone())
+                    .or_default()
+                    .extend(entities);
                 self.schedule(id, Some(critical_section), Task::Lock);
             }
             Some(EntityEvent::Completed { request_id } | EntityEvent::Failed { request_id }) => {
@@ -159,6 +161,10 @@ impl OpenWork {
     }
 
     fn unlock(&mut self, critical_section: &str, target: &str) {
+        // Given back before it was had: the entity passes over that.
+        if self.waits_for_locks(critical_section) {
+            return;
+        }
         let (Some(held), Ok(target)) = (
             self.sections.get_mut(critical_section),
             InstanceId::parse_entity(target),
@@ -237,6 +243,25 @@ impl OpenWork {
     /// Entities that are locked, or are to be, for this generation.
     pub(super) fn locked(&self) -> BTreeSet<InstanceId> {
         self.sections.values().flatten().cloned().collect()
+    }
+
+    /// How many they are, those of two sections twice.
+    pub(super) fn locked_len(&self) -> usize {
+        self.sections.values().map(BTreeSet::len).sum()
+    }
+
+    /// Whether a critical section was entered and not left altogether.
+    pub(super) fn is_in_section(&self) -> bool {
+        self.sections
+            .iter()
+            .any(|(name, held)| !held.is_empty() && !self.waits_for_locks(name))
+    }
+
+    /// Whether a critical section was asked for and not granted yet.
+    fn waits_for_locks(&self, critical_section: &str) -> bool {
+        let name = || Name::Text(critical_section.to_owned());
+        let asked = (TaskKind::Lock, name(), 0)..=(TaskKind::Lock, name(), u32::MAX);
+        self.by_task.range(asked).next().is_some()
     }
 
     /// Calls and lock requests without an outcome.

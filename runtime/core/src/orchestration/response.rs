@@ -116,8 +116,14 @@ fn expects_answer(name: &str, input: &Option<String>) -> bool {
 }
 
 /// Why a response cannot be taken as it is (S-14.4).
-pub(super) fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<FailureDetails> {
-    let messages = result.actions.iter().filter(|a| is_message(a)).count();
+///
+/// `locked`: entities to be told if the generation ends.
+pub(super) fn refusal(
+    result: &EpisodeResult,
+    locked: usize,
+    limits: &Limits,
+) -> Option<FailureDetails> {
+    let messages = locked + result.actions.iter().map(messages).sum::<usize>();
     if messages > MESSAGES_MAX {
         let message = format!(
             "the response sends {messages} messages to other instances; at most {MESSAGES_MAX} are allowed"
@@ -130,14 +136,16 @@ pub(super) fn refusal(result: &EpisodeResult, limits: &Limits) -> Option<Failure
     Some(FailureDetails::new("PayloadTooLarge", &message, true))
 }
 
-fn is_message(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::CreateChild { .. }
-            | Action::SendEvent { .. }
-            | Action::SendEntityMessage { .. }
-            | Action::Terminate { .. }
-    )
+/// Messages that an action sends; for locks, also those that give them back should the generation end.
+fn messages(action: &Action) -> usize {
+    match action {
+        Action::CreateChild { .. } | Action::SendEvent { .. } | Action::Terminate { .. } => 1,
+        Action::SendEntityMessage { event, .. } => match wire::entity_event(event) {
+            Some(EntityEvent::LockRequested { lock_set, .. }) => 1 + lock_set.len(),
+            _ => 1,
+        },
+        _ => 0,
+    }
 }
 
 fn payloads(result: &EpisodeResult) -> impl Iterator<Item = (&'static str, usize)> + '_ {

@@ -6,8 +6,10 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::effect::Effect;
+use crate::entity::{EntityEvent, lock_set};
 use crate::history::{
-    EXECUTION_STARTED_ID, EventKind, ExecutionRewound, HistoryEvent, INBOUND_ID, OtherKind,
+    EXECUTION_STARTED_ID, EventKind, ExecutionRewound, HistoryEvent, INBOUND_ID, OtherEvent,
+    OtherKind,
 };
 use crate::id::{ExecutionId, FreshIds};
 use crate::message::{CarriedEvent, Fence, Message, Parent};
@@ -86,7 +88,11 @@ impl Orchestration {
             },
             _ => None,
         });
-        if last != Some(true) {
+        let mut open = OpenWork::default();
+        for event in events {
+            open.fold(event, &self.record.overtaken);
+        }
+        if last != Some(true) && !open.is_in_section() {
             return Ok(());
         }
         Err(Error::FailedPrecondition(format!(
@@ -338,6 +344,7 @@ fn without_failures(events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
                 continue;
             }
             EventKind::ChildFailed { .. } | EventKind::ExecutionCompleted { .. } => continue,
+            EventKind::Other(other) if is_illegal_request(other) => continue,
             EventKind::ExecutionSuspended { .. } => suspended = Some(kept.len()),
             EventKind::ExecutionResumed { .. } => suspended = None,
             _ => {}
@@ -348,6 +355,11 @@ fn without_failures(events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
         kept[place] = None;
     }
     kept.into_iter().flatten().collect()
+}
+
+/// A request for locks that failed the instance: its orchestrator asks again.
+fn is_illegal_request(event: &OtherEvent) -> bool {
+    matches!(wire::entity_event(event), Some(EntityEvent::LockRequested { lock_set: listed, .. }) if lock_set(&listed).is_err())
 }
 
 fn take_oldest(scheduled: &mut Vec<(i32, usize)>, task_id: i32) -> Option<usize> {

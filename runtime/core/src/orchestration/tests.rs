@@ -4,6 +4,7 @@
 
 mod actions;
 mod control;
+mod entities;
 mod episodes;
 mod invariants;
 mod life;

@@ -42,7 +42,7 @@ impl Orchestration {
             let message = format!("the episode of instance '{}' is void", self.id);
             return Err(Error::FailedPrecondition(message));
         }
-        if let Some(failure) = refusal(&result, limits) {
+        if let Some(failure) = refusal(&result, self.open.locked_len(), limits) {
             return Ok(self.fail(Some(episode), failure, now, ids));
         }
         let EpisodeResult {

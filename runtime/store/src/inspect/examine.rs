@@ -16,7 +16,7 @@ use mainspring_core::message::Message;
 use mainspring_core::orchestration::{Record, Start};
 use mainspring_core::wire;
 
-use crate::key::{self, Parts, kind, tag};
+use crate::key::{self, DueKind, Parts, kind, tag};
 use crate::query::{self, behind, broken_key, built, place};
 use crate::record::{decode, decode_hub, encode_status};
 use crate::{Error, Read, Space};
@@ -263,11 +263,19 @@ impl Examiner<'_> {
                 Ok(record) => record,
                 Err(error) => return self.lose(error, Space::State, entry),
             };
-            let state = built(|to| key::entity_state(to, partition, key));
-            if record.has_state && self.read.get(Space::State, &state)?.is_none() {
+            let state = match query::entity_state(self.read, partition, key) {
+                Ok(state) => state,
+                // That is told of with the state.
+                Err(Error::Corrupt { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            if record.has_state && state.is_none() {
                 return self.lose(format!("{at}: its state is missing"), Space::State, entry);
             }
             return Ok(());
+        }
+        if let Err(error) = std::str::from_utf8(&entry.1) {
+            return self.lose(format!("state of {at}: {error}"), Space::State, entry);
         }
         let has_state = match query::entity(self.read, partition, key) {
             Ok(record) => record.is_some_and(|record| record.has_state),
@@ -294,17 +302,24 @@ impl Examiner<'_> {
         self.counts.delayed_operations += 1;
         let mut parts = Parts(rest);
         let found = (parts.closed_instance(), parts.time(), parts.u64());
-        let (Some(instance), Some(_), Some(_)) = found else {
+        let (Some(instance), Some(due), Some(sequence)) = found else {
             return self.lose_broken(Space::State, entry);
         };
         if !parts.is_done() || !self.is_partition(partition) {
             return self.lose_broken(Space::State, entry);
         }
         let key = InstanceKey { hub, instance };
-        match decode::<Operation>(&entry.1, || place(partition, &key)) {
-            Ok(_) => Ok(()),
-            Err(error) => self.lose(error, Space::State, entry),
+        let at = place(partition, &key);
+        if let Err(error) = decode::<Operation>(&entry.1, || at.clone()) {
+            return self.lose(error, Space::State, entry);
         }
+        let what = DueKind::Operation { sequence };
+        let timer = built(|to| key::timer(to, partition, due, &key, what));
+        if self.read.get(Space::Timer, &timer)?.is_none() && !self.retired.contains(&hub) {
+            let what = format!("{at}: nothing wakes an operation that is not due yet");
+            return self.lose(what, Space::State, entry);
+        }
+        Ok(())
     }
 
     fn record(
@@ -416,8 +431,7 @@ impl Examiner<'_> {
         match found.what {
             query::Due::Timer(_) => self.counts.timers += 1,
             query::Due::Start { .. } => self.counts.scheduled_starts += 1,
-            // An entity may have nothing yet but what is to come.
-            query::Due::Operation { .. } => return Ok(()),
+            query::Due::Operation { .. } => {}
         }
         let Some(partition) = Parts(&entry.0)
             .partition()
@@ -426,6 +440,10 @@ impl Examiner<'_> {
             return self.lose_broken(Space::Timer, entry);
         };
         let key = found.key;
+        // An entity may have nothing yet but what is to come.
+        if matches!(found.what, query::Due::Operation { .. }) {
+            return Ok(());
+        }
         if self.owner(partition, &key)?.is_none() && !self.retired.contains(&key.hub) {
             let what = format!("{}: a timer without a record", place(partition, &key));
             return self.lose(what, Space::Timer, entry);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::Node;
-use crate::history::{EventKind, HistoryEvent};
+use crate::entity::EntityEvent;
+use crate::history::{EventKind, HistoryEvent, OtherEvent, OtherKind};
 use crate::orchestration::{Orchestration, Record, Start, Status};
 use crate::wire;
 
@@ -20,6 +21,7 @@ pub(super) fn check(id: &str, node: &Node) {
     shape(id, instance, &history);
     times(id, instance, &history);
     outcomes(id, &history);
+    answers(id, &history);
     counts(id, &instance.record, &history);
     status(id, &instance.record);
     restoring_gives_the_live_instance(id, node, instance);
@@ -123,6 +125,37 @@ fn outcomes(id: &str, history: &[HistoryEvent]) {
     }
 }
 
+/// S-12.15, S-12.27: no more answers of a request, and grants of a section, than it was asked for before them.
+fn answers(id: &str, history: &[HistoryEvent]) {
+    let mut open: BTreeMap<(bool, String), i32> = BTreeMap::new();
+    for event in history {
+        let EventKind::Other(other) = &event.kind else {
+            continue;
+        };
+        let (is_call, name, change) = match wire::entity_event(other) {
+            Some(EntityEvent::Called(asked)) => (true, asked.request_id, 1),
+            Some(EntityEvent::Completed { request_id } | EntityEvent::Failed { request_id }) => {
+                (true, request_id, -1)
+            }
+            Some(EntityEvent::LockRequested {
+                critical_section, ..
+            }) => (false, critical_section, 1),
+            Some(EntityEvent::LockGranted { critical_section }) => (false, critical_section, -1),
+            _ => continue,
+        };
+        assert!(change > 0 || event.id == -1, "'{id}' S-3.7: {event:?}");
+        match open.get_mut(&(is_call, name.clone())) {
+            Some(left) => {
+                *left += change;
+                assert!(*left >= 0, "'{id}' S-12.15: '{name}' in {history:?}");
+            }
+            // Histories that workers rewrite may begin in the middle.
+            None if change < 0 => {}
+            None => drop(open.insert((is_call, name), change)),
+        }
+    }
+}
+
 fn counts(id: &str, record: &Record, history: &[HistoryEvent]) {
     let schedulings = history.iter().filter(|e| {
         matches!(
@@ -130,6 +163,10 @@ fn counts(id: &str, record: &Record, history: &[HistoryEvent]) {
             EventKind::TaskScheduled(_)
                 | EventKind::TimerCreated { .. }
                 | EventKind::ChildCreated(_)
+                | EventKind::Other(OtherEvent {
+                    kind: OtherKind::EntityOperationCalled | OtherKind::EntityLockRequested,
+                    ..
+                })
         )
     });
     assert_eq!(record.history_events as usize, history.len(), "'{id}'");

@@ -63,6 +63,8 @@ pub(super) struct World {
     /// Messages between instances, on their way.
     pub(super) transit: VecDeque<(InstanceId, Message)>,
     pub(super) activities: Vec<Queued>,
+    /// Messages that reached entities, in order.
+    pub(super) for_entities: Vec<(InstanceId, Message)>,
     /// What the last transition asked for.
     pub(super) effects: Vec<Effect>,
 }
@@ -76,6 +78,7 @@ impl World {
             nodes: BTreeMap::new(),
             transit: VecDeque::new(),
             activities: Vec::new(),
+            for_entities: Vec::new(),
             effects: Vec::new(),
         }
     }
@@ -324,6 +327,12 @@ impl World {
         let Some((target, message)) = self.transit.pop_front() else {
             return false;
         };
+        if message.is_for_entity() {
+            assert!(target.is_entity(), "{target} is sent {message:?}");
+            self.for_entities.push((target, message));
+            return true;
+        }
+        assert!(!target.is_entity(), "{target} is sent {message:?}");
         let id = target.as_str().to_owned();
         if message.waits() {
             if self.nodes.contains_key(&id) {
