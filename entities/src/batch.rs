@@ -21,8 +21,10 @@ const MESSAGES_MAX: usize = 30_000;
 /// Bounds on what an entity may hold and a worker is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// UTF-8 bytes of one payload, the state among them (S-14.2).
+    /// UTF-8 bytes of one payload (S-14.2).
     pub payload_bytes_max: usize,
+    /// UTF-8 bytes of the state: no more than the worker's channel can bring back to it (S-14.4).
+    pub state_bytes_max: usize,
     /// Operations in one batch (S-12.10).
     pub batch_operations_max: usize,
     /// Encoded bytes of one work item (S-1.11).
@@ -126,7 +128,7 @@ impl Entity {
         if result.outcomes.is_empty() || result.requires_state {
             return Decision::Retry;
         }
-        if let Some(failure) = too_large(&result, limits.payload_bytes_max) {
+        if let Some(failure) = too_large(&result, limits) {
             if batch.positions.len() > 1 {
                 self.single = batch.positions.len();
                 return Decision::Divide;
@@ -270,7 +272,7 @@ impl Entity {
 }
 
 /// Why an answer cannot be taken as it is, naming what is too large, its size and the limit.
-fn too_large(result: &BatchResult, limit: usize) -> Option<FailureDetails> {
+fn too_large(result: &BatchResult, limits: &Limits) -> Option<FailureDetails> {
     let messages = result.actions.len();
     if messages > MESSAGES_MAX {
         let message =
@@ -286,15 +288,20 @@ fn too_large(result: &BatchResult, limit: usize) -> Option<FailureDetails> {
         OperationAction::SendSignal { input, .. } => ("signal input", length(input)),
         OperationAction::StartOrchestration { input, .. } => ("orchestration input", length(input)),
     };
-    let (what, bytes) = std::iter::once(("entity state", length(&result.state)))
-        .chain(
-            result
-                .outcomes
-                .iter()
-                .map(|o| ("operation result", of_outcome(o))),
-        )
-        .chain(result.actions.iter().map(of_action))
-        .find(|(_, bytes)| *bytes > limit)?;
+    let limit = limits.payload_bytes_max;
+    let state = (
+        "entity state",
+        length(&result.state),
+        limits.state_bytes_max,
+    );
+    let outcomes = result.outcomes.iter().map(of_outcome);
+    let outcomes = outcomes.map(|bytes| ("operation result", bytes, limit));
+    let actions = result.actions.iter().map(of_action);
+    let actions = actions.map(|(what, bytes)| (what, bytes, limit));
+    let (what, bytes, limit) = std::iter::once(state)
+        .chain(outcomes)
+        .chain(actions)
+        .find(|(_, bytes, limit)| bytes > limit)?;
     let message = format!("the {what} has {bytes} bytes; at most {limit} are allowed");
     Some(FailureDetails::new("PayloadTooLarge", &message, true))
 }

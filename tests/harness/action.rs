@@ -1,10 +1,12 @@
 //! What an orchestrator answers with.
 
 use mainspring_proto::orchestrator_action::OrchestratorActionType;
+use mainspring_proto::send_entity_message_action::EntityMessageType;
 use mainspring_proto::{
     CompleteOrchestrationAction, CreateSubOrchestrationAction, CreateTimerAction,
-    OrchestrationInstance, OrchestrationStatus, OrchestratorAction, ScheduleTaskAction,
-    SendEventAction, TaskFailureDetails,
+    EntityLockRequestedEvent, EntityOperationCalledEvent, EntityOperationSignaledEvent,
+    EntityUnlockSentEvent, OrchestrationInstance, OrchestrationStatus, OrchestratorAction,
+    ScheduleTaskAction, SendEntityMessageAction, SendEventAction, TaskFailureDetails,
 };
 use prost_types::Timestamp;
 
@@ -99,6 +101,82 @@ pub fn send_event(id: i32, instance_id: &str, name: &str, data: &str) -> Orchest
             }),
             name: name.to_owned(),
             data: Some(data.to_owned()),
+        }),
+    )
+}
+
+/// Calls an operation of an entity. Who calls is left for the server to say, in which .NET trusts.
+pub fn call(
+    id: i32,
+    request_id: &str,
+    entity: &str,
+    operation: &str,
+    input: &str,
+) -> OrchestratorAction {
+    entity_message(
+        id,
+        EntityMessageType::EntityOperationCalled(EntityOperationCalledEvent {
+            request_id: request_id.to_owned(),
+            operation: operation.to_owned(),
+            input: Some(input.to_owned()),
+            target_instance_id: Some(entity.to_owned()),
+            ..Default::default()
+        }),
+    )
+}
+
+/// Signals an entity, at once or at a time.
+pub fn signal(
+    id: i32,
+    request_id: &str,
+    entity: &str,
+    operation: &str,
+    input: &str,
+    scheduled_time: Option<Timestamp>,
+) -> OrchestratorAction {
+    entity_message(
+        id,
+        EntityMessageType::EntityOperationSignaled(EntityOperationSignaledEvent {
+            request_id: request_id.to_owned(),
+            operation: operation.to_owned(),
+            scheduled_time,
+            input: Some(input.to_owned()),
+            target_instance_id: Some(entity.to_owned()),
+        }),
+    )
+}
+
+/// Asks for the locks of all these entities.
+pub fn lock(id: i32, parent: &str, critical_section: &str, set: &[&str]) -> OrchestratorAction {
+    entity_message(
+        id,
+        EntityMessageType::EntityLockRequested(EntityLockRequestedEvent {
+            critical_section_id: critical_section.to_owned(),
+            lock_set: set.iter().map(|entity| (*entity).to_owned()).collect(),
+            position: 0,
+            parent_instance_id: Some(parent.to_owned()),
+        }),
+    )
+}
+
+/// Gives back the lock of one entity.
+pub fn unlock(id: i32, parent: &str, critical_section: &str, entity: &str) -> OrchestratorAction {
+    entity_message(
+        id,
+        EntityMessageType::EntityUnlockSent(EntityUnlockSentEvent {
+            critical_section_id: critical_section.to_owned(),
+            parent_instance_id: Some(parent.to_owned()),
+            target_instance_id: Some(entity.to_owned()),
+        }),
+    )
+}
+
+/// Sends an entity anything.
+pub fn entity_message(id: i32, message: EntityMessageType) -> OrchestratorAction {
+    action(
+        id,
+        OrchestratorActionType::SendEntityMessage(SendEntityMessageAction {
+            entity_message_type: Some(message),
         }),
     )
 }

@@ -15,6 +15,11 @@ impl Chance {
         Self(seed)
     }
 
+    /// Takes exactly this seed and prints nothing: for what has to be decided again in the same way.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

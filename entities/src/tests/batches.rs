@@ -225,6 +225,7 @@ fn a_call_has_exactly_one_answer() {
 fn what_is_too_large_is_found_one_operation_at_a_time() {
     let mut world = World::new();
     world.limits.payload_bytes_max = 10;
+    world.limits.state_bytes_max = 10;
     let caller = generation("o", "x");
     for number in 1..=3 {
         world.call(A, &caller, &format!("g{number}"), "call");
@@ -293,6 +294,7 @@ fn nothing_that_is_too_large_gets_through() {
     ] {
         let mut world = waiting(&["begin"]);
         world.limits.payload_bytes_max = 10;
+        world.limits.state_bytes_max = 10;
         world.run(A, done(&[""], Some("old")));
         world.call(A, &generation("o", "x"), "g", "call");
         world.run(A, result);
@@ -307,6 +309,7 @@ fn nothing_that_is_too_large_gets_through() {
 fn what_is_exactly_at_the_limit_is_taken() {
     let mut world = waiting(&["one"]);
     world.limits.payload_bytes_max = 10;
+    world.limits.state_bytes_max = 10;
     let state = "ä".repeat(5);
     world.run(A, done(&[&state], Some(&state)));
     assert_eq!(world.state(A), Some(state));

@@ -95,6 +95,7 @@ impl Run {
         let mut world = World::new();
         world.limits.batch_operations_max = 1 + dice.below(5);
         world.limits.payload_bytes_max = 1_000;
+        world.limits.state_bytes_max = 1_000;
         let orchestrator = |number| Orchestrator {
             generation: generation(&format!("o{number}"), "x0"),
             section: None,

@@ -69,6 +69,7 @@ impl World {
             ids: Counter::default(),
             limits: Limits {
                 payload_bytes_max: 1 << 20,
+                state_bytes_max: 1 << 20,
                 batch_operations_max: 100,
                 work_item_bytes_max: 4_000_000,
             },

@@ -27,6 +27,9 @@ use crate::placement::partition_of;
 use batch::{Leased, Oversize};
 use view::Viewer;
 
+/// Bytes of a work item that are left beside the largest state, for operations.
+const OPERATION_ROOM: usize = 64 << 10;
+
 /// One entity in memory.
 pub(crate) struct EntityActor {
     key: InstanceKey,
@@ -137,10 +140,14 @@ impl EntityActor {
 
     fn limits(&self) -> Limits {
         let config = &self.shared.services.config;
+        let limits = &config.limits;
         Limits {
-            payload_bytes_max: config.limits.payload_bytes_max,
+            payload_bytes_max: limits.payload_bytes_max,
+            state_bytes_max: limits
+                .payload_bytes_max
+                .min(limits.work_item_bytes_max.saturating_sub(OPERATION_ROOM)),
             batch_operations_max: config.entity_batch_max,
-            work_item_bytes_max: config.limits.work_item_bytes_max,
+            work_item_bytes_max: limits.work_item_bytes_max,
         }
     }
 

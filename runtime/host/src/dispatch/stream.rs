@@ -37,6 +37,8 @@ pub(crate) struct StreamState {
     pub(crate) peer: Peer,
     pub(crate) can_stream_history: bool,
     filters: Option<LoweredFilters>,
+    /// Its worker knows what an entity is.
+    takes_entities: bool,
     limits: [u32; 3],
     held: [u32; 3],
     /// Leases it holds.
@@ -101,6 +103,8 @@ impl StreamState {
             limit(options.activities_max),
             limit(options.entities_max),
         ];
+        // Go and Java workers without entities would swallow the items and never answer; with entities Java states a limit (S-13.8).
+        let swallows_entities = options.entities_max == 0 && options.peer.is_without_tokens();
         let now = std::time::Instant::now();
         let state = Self {
             hub,
@@ -108,6 +112,7 @@ impl StreamState {
             peer: options.peer,
             can_stream_history: options.can_stream_history,
             filters: options.filters.map(LoweredFilters::new),
+            takes_entities: !swallows_entities,
             limits,
             held: [0; 3],
             leases: HashSet::new(),
@@ -123,7 +128,7 @@ impl StreamState {
 
     /// Whether it may take items of this kind and class at all (S-13.9, S-13.11, S-13.20).
     pub(crate) fn matches(&self, kind: WorkKind, class: &Class) -> bool {
-        if !self.receives(class.size) {
+        if !self.receives(class.size) || (kind == WorkKind::Entity && !self.takes_entities) {
             return false;
         }
         let Some(filters) = &self.filters else {

@@ -16,6 +16,8 @@ use crate::dispatch::{Class, Granted, Size, StreamId, Token, back_off};
 pub(super) struct Leased {
     token: Token,
     batch: Batch,
+    /// The worker's channel receives items of any size.
+    receives_any_size: bool,
 }
 
 /// Waiting for a stream that receives more than ordinary ones.
@@ -102,7 +104,12 @@ impl EntityActor {
             &token.to_string(),
         );
         self.oversize = None;
-        self.lease = Some(Leased { token, batch });
+        let receives_any_size = granted.receives_any_size;
+        self.lease = Some(Leased {
+            token,
+            batch,
+            receives_any_size,
+        });
         if !dispatch.lease(&self.key, token, granted, parts) {
             self.lease = None;
             self.consider(None);
@@ -155,12 +162,15 @@ impl EntityActor {
 
     /// Takes a worker's answer. A stale token is answered like success (S-4.4).
     pub(super) fn batch_done(&mut self, token: Token, result: BatchResult, reply: Reply<()>) {
-        let limits = self.limits();
+        let mut limits = self.limits();
         let now = clock::now();
         let leased = self.lease.as_ref().filter(|l| l.token == token);
         let (Some(leased), Some(entity)) = (leased, &mut self.entity) else {
             return self.answer(reply, Ok(()));
         };
+        if leased.receives_any_size {
+            limits.state_bytes_max = limits.payload_bytes_max;
+        }
         let before = entity.backlog();
         let mut ids = self.shared.ids.borrow_mut();
         let decision = entity.complete(&leased.batch, result, &limits, now, &mut *ids);
