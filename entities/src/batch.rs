@@ -5,7 +5,7 @@ use mainspring_core::entity::{
     BatchResult, Operation, OperationAction, OperationOutcome, Sender, guid,
 };
 use mainspring_core::id::{FreshIds, InstanceId, Position, instance_id};
-use mainspring_core::message::{FailureDetails, Fence, Message, NewInstance};
+use mainspring_core::message::{FailureDetails, Fence, Message, NewInstance, TURN_MESSAGES_MAX};
 use mainspring_core::time::Timestamp;
 use mainspring_core::wire;
 
@@ -14,9 +14,6 @@ use crate::queue::{Entry, Queued};
 
 /// Bytes of a work item that are neither state nor operations.
 const HEAD_ROOM: usize = 4 << 10;
-
-/// Messages that one answer may send, as of an orchestration: half of what one commit can carry, since an answer is never spread over two.
-const MESSAGES_MAX: usize = 30_000;
 
 /// Bounds on what an entity may hold and a worker is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +92,7 @@ impl Entity {
 
     fn ready(&self) -> impl Iterator<Item = (Position, &Operation)> {
         let is_locked = self.record.lock.is_some();
-        let own = is_locked.then(|| self.queue.within().map(|(_, queued)| queued));
+        let own = is_locked.then(|| self.queue.within());
         let all = (!is_locked).then(|| self.queue.iter());
         let ready = own.into_iter().flatten().chain(all.into_iter().flatten());
         ready.map_while(|queued| match &queued.entry {
@@ -106,14 +103,13 @@ impl Entity {
 
     /// The operations of a batch that is out: nothing else takes them from the queue.
     pub fn operations<'a>(&'a self, batch: &'a Batch) -> impl Iterator<Item = &'a Operation> {
-        let mut rest = self.queue.iter();
-        batch.positions.iter().filter_map(move |position| {
-            let found = rest.by_ref().find(|q| q.position == *position)?;
-            match &found.entry {
+        batch
+            .positions
+            .iter()
+            .filter_map(|position| match &self.queue.get(*position)?.entry {
                 Entry::Operation(operation) => Some(&**operation),
                 Entry::Lock(_) | Entry::Unlock { .. } => None,
-            }
-        })
+            })
     }
 
     /// Takes a worker's answer (S-12.13 to S-12.19). As many operations as it has results are done; the others stay and go out again.
@@ -133,7 +129,9 @@ impl Entity {
                 self.single = batch.positions.len();
                 return Decision::Divide;
             }
-            return Decision::Done(self.fail(batch, failure, now));
+            let mut transition = Transition::default();
+            self.fail(batch, failure, now, &mut transition);
+            return Decision::Done(transition);
         }
         let mut transition = Transition::default();
         let BatchResult {
@@ -153,13 +151,17 @@ impl Entity {
     }
 
     /// The first operation of a batch fails without a worker's word; the state stays (S-14.4).
-    pub fn fail(&mut self, batch: &Batch, failure: FailureDetails, now: Timestamp) -> Transition {
-        let mut transition = Transition::default();
+    pub fn fail(
+        &mut self,
+        batch: &Batch,
+        failure: FailureDetails,
+        now: Timestamp,
+        transition: &mut Transition,
+    ) {
         if let Some(first) = batch.positions.first() {
             let outcome = OperationOutcome::Failure(failure);
-            self.consume(*first, outcome, now, &mut transition);
+            self.consume(*first, outcome, now, transition);
         }
-        transition
     }
 
     /// One operation is done: it leaves the queue, and whoever waits for it is told.
@@ -170,11 +172,7 @@ impl Entity {
         now: Timestamp,
         transition: &mut Transition,
     ) {
-        // It is among the first: batches are cut from the head, or from what the holder sent.
-        let Some(at) = self.queue.iter().position(|q| q.position == position) else {
-            return;
-        };
-        let Some(Queued { entry, .. }) = self.queue.remove(at) else {
+        let Some(Queued { entry, .. }) = self.queue.take(position) else {
             return;
         };
         self.single = self.single.saturating_sub(1);
@@ -183,6 +181,9 @@ impl Entity {
             return;
         };
         let Sender::Call { caller, scheduling } = operation.sender else {
+            if let OperationOutcome::Failure(failure) = outcome {
+                transition.failed_signals.push((operation.name, failure));
+            }
             return;
         };
         let fence = Fence {
@@ -274,9 +275,10 @@ impl Entity {
 /// Why an answer cannot be taken as it is, naming what is too large, its size and the limit.
 fn too_large(result: &BatchResult, limits: &Limits) -> Option<FailureDetails> {
     let messages = result.actions.len();
-    if messages > MESSAGES_MAX {
-        let message =
-            format!("the operation sends {messages} messages; at most {MESSAGES_MAX} are allowed");
+    if messages > TURN_MESSAGES_MAX {
+        let message = format!(
+            "the operation sends {messages} messages; at most {TURN_MESSAGES_MAX} are allowed"
+        );
         return Some(FailureDetails::new("TooManyMessages", &message, true));
     }
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);

@@ -3,7 +3,7 @@
 use mainspring_core::effect::Effect;
 use mainspring_core::entity::{Generation, Sender};
 use mainspring_core::id::{ExecutionId, InstanceId, Position};
-use mainspring_core::message::Message;
+use mainspring_core::message::{FailureDetails, Message};
 use mainspring_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,8 @@ pub struct Transition {
     pub is_changed: bool,
     /// The state has changed, or gone.
     pub is_state_changed: bool,
+    /// Signals that failed: nobody is told, so they are for the log (S-12.15). Names and failures.
+    pub failed_signals: Vec<(String, FailureDetails)>,
     /// Messages for the own mailbox, in order.
     pub own_messages: Vec<Message>,
     /// In the order in which they are to be performed.
@@ -182,6 +184,11 @@ impl Entity {
         self.queue.len()
     }
 
+    /// About how many bytes wait.
+    pub fn queue_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
     /// Whether nothing waits.
     pub fn is_queue_empty(&self) -> bool {
         self.queue.is_empty()
@@ -206,7 +213,12 @@ impl Entity {
         };
         let head = match lowest {
             Some(lowest) => before(lowest),
-            None => removed.iter().copied().max().unwrap_or_default(),
+            None => removed
+                .iter()
+                .copied()
+                .max()
+                .map(before)
+                .unwrap_or_default(),
         };
         self.record.mailbox_head = self.record.mailbox_head.max(head);
     }
@@ -241,7 +253,7 @@ impl Entity {
             return None;
         }
         let mut transition = Transition::default();
-        while let Some(queued) = self.queue.remove(0) {
+        while let Some(queued) = self.queue.pop() {
             self.leave(queued.position, &queued.entry, &mut transition);
         }
         self.single = 0;
@@ -279,13 +291,10 @@ impl Entity {
     }
 }
 
-/// The last position in front of this one.
+/// The end of the commit in front of this position's. A head stands between commits: of one commit, more may be on its way.
 fn before(position: Position) -> Position {
-    match position.index.checked_sub(1) {
-        Some(index) => Position { index, ..position },
-        None => Position {
-            commit: position.commit.saturating_sub(1),
-            index: u16::MAX,
-        },
+    Position {
+        commit: position.commit.saturating_sub(1),
+        index: u16::MAX,
     }
 }

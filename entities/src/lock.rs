@@ -5,7 +5,7 @@
 
 use mainspring_core::effect::Effect;
 use mainspring_core::entity::{Generation, LockRequest};
-use mainspring_core::id::InstanceId;
+use mainspring_core::id::{InstanceId, Position};
 use mainspring_core::message::{Fence, Message};
 use mainspring_core::time::Timestamp;
 
@@ -31,11 +31,10 @@ impl Entity {
     /// Gives the lock back if that is the next thing its holder wants (S-12.30).
     fn unlock_if_due(&mut self, transition: &mut Transition) -> bool {
         let next = self.queue.within().next();
-        let at = next.and_then(|(at, q)| matches!(q.entry, Entry::Unlock { .. }).then_some(at));
-        let Some(at) = at else {
+        let Some(unlock) = next.filter(|q| matches!(q.entry, Entry::Unlock { .. })) else {
             return false;
         };
-        self.take(at, transition);
+        self.take(unlock.position, transition);
         self.set_lock(None);
         true
     }
@@ -50,16 +49,14 @@ impl Entity {
         if self.record.lock.is_some() {
             return false;
         }
-        match self.queue.front().map(|q| &q.entry) {
-            Some(Entry::Lock(_)) => {}
-            // Its lock is gone already.
-            Some(Entry::Unlock { .. }) => {
-                self.take(0, transition);
-                return true;
-            }
-            Some(Entry::Operation(_)) | None => return false,
+        let Some(first) = self.queue.front() else {
+            return false;
+        };
+        if matches!(first.entry, Entry::Operation(_)) {
+            return false;
         }
-        if let Some(Entry::Lock(request)) = self.take(0, transition)
+        // An unlock goes, too: its lock is gone already.
+        if let Some(Entry::Lock(request)) = self.take(first.position, transition)
             && !is_over(&request.holder)
         {
             self.set_lock(Some(Lock {
@@ -71,9 +68,9 @@ impl Entity {
         true
     }
 
-    fn take(&mut self, at: usize, transition: &mut Transition) -> Option<Entry> {
+    fn take(&mut self, position: Position, transition: &mut Transition) -> Option<Entry> {
         transition.is_changed = true;
-        let queued = self.queue.remove(at)?;
+        let queued = self.queue.take(position)?;
         transition.removed.push(queued.position);
         Some(queued.entry)
     }

@@ -1,4 +1,5 @@
-//! What waits for an entity, in order of arrival; and counts of it, since a long queue is asked about often.
+//! What waits for an entity, in order of arrival, which is the order of positions; and what is known of it without looking through it,
+//! since a long queue is asked about often.
 
 use std::collections::VecDeque;
 
@@ -6,6 +7,9 @@ use mainspring_core::entity::{LockRequest, Operation};
 use mainspring_core::id::{InstanceId, Position};
 
 use crate::entity::Lock;
+
+/// What an entry takes beside its texts, in bytes.
+const ENTRY_BYTES: usize = 128;
 
 /// What waits in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +24,7 @@ pub(crate) enum Entry {
 
 impl Entry {
     /// Whether it belongs to a lock: an operation of its holder, or its end.
-    pub(crate) fn is_within(&self, lock: &Lock) -> bool {
+    fn is_within(&self, lock: &Lock) -> bool {
         match self {
             Entry::Operation(operation) => operation.sender.generation() == Some(&lock.holder),
             Entry::Lock(_) => false,
@@ -28,6 +32,15 @@ impl Entry {
                 critical_section, ..
             } => *critical_section == lock.critical_section,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = match self {
+            Entry::Operation(operation) => operation.bytes(),
+            Entry::Lock(request) => request.lock_set.iter().map(|e| e.as_str().len()).sum(),
+            Entry::Unlock { .. } => 0,
+        };
+        ENTRY_BYTES + texts
     }
 }
 
@@ -41,51 +54,68 @@ pub(crate) struct Queued {
 /// The queue. It has to be told which lock the entity is under.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
+    /// Positions rise.
     waiting: VecDeque<Queued>,
     operations: usize,
+    bytes: usize,
     lock: Option<Lock>,
-    /// Entries that belong to the lock.
-    within: usize,
+    /// Positions of what belongs to the lock.
+    within: VecDeque<Position>,
 }
 
 impl Queue {
     pub(crate) fn push(&mut self, queued: Queued) {
-        self.count(&queued.entry, 1);
+        self.operations += usize::from(matches!(queued.entry, Entry::Operation(_)));
+        self.bytes += queued.entry.bytes();
+        if self.is_within(&queued.entry) {
+            self.within.push_back(queued.position);
+        }
         self.waiting.push_back(queued);
     }
 
-    pub(crate) fn remove(&mut self, at: usize) -> Option<Queued> {
-        let queued = self.waiting.remove(at)?;
-        self.count(&queued.entry, -1);
+    pub(crate) fn pop(&mut self) -> Option<Queued> {
+        let first = self.waiting.front()?.position;
+        self.take(first)
+    }
+
+    /// Takes out what waits under this position.
+    pub(crate) fn take(&mut self, position: Position) -> Option<Queued> {
+        let queued = self.waiting.remove(self.place(position)?)?;
+        self.operations -= usize::from(matches!(queued.entry, Entry::Operation(_)));
+        self.bytes -= queued.entry.bytes();
+        if let Ok(at) = self.within.binary_search(&position) {
+            self.within.remove(at);
+        }
         Some(queued)
     }
 
-    fn count(&mut self, entry: &Entry, by: isize) {
-        if matches!(entry, Entry::Operation(_)) {
-            self.operations = self.operations.saturating_add_signed(by);
-        }
-        if self.lock.as_ref().is_some_and(|lock| entry.is_within(lock)) {
-            self.within = self.within.saturating_add_signed(by);
-        }
+    fn place(&self, position: Position) -> Option<usize> {
+        self.waiting
+            .binary_search_by_key(&position, |queued| queued.position)
+            .ok()
+    }
+
+    fn is_within(&self, entry: &Entry) -> bool {
+        self.lock.as_ref().is_some_and(|lock| entry.is_within(lock))
     }
 
     /// The entity is locked, or not any more.
     pub(crate) fn set_lock(&mut self, lock: Option<&Lock>) {
         self.lock = lock.cloned();
+        let within = self.waiting.iter().filter(|q| self.is_within(&q.entry));
         self.within = match lock {
-            Some(lock) => self.iter().filter(|q| q.entry.is_within(lock)).count(),
-            None => 0,
+            Some(_) => within.map(|q| q.position).collect(),
+            None => VecDeque::new(),
         };
     }
 
     /// Takes out what `is_void`; gives the positions.
     pub(crate) fn take_out(&mut self, is_void: impl Fn(&Entry) -> bool) -> Vec<Position> {
-        let void: Vec<usize> = (0..self.waiting.len())
-            .filter(|at| is_void(&self.waiting[*at].entry))
-            .collect();
-        let taken = void.into_iter().rev().filter_map(|at| self.remove(at));
-        let mut positions: Vec<Position> = taken.map(|queued| queued.position).collect();
-        positions.reverse();
+        let void = self.waiting.iter().filter(|q| is_void(&q.entry));
+        let positions: Vec<Position> = void.map(|q| q.position).collect();
+        for position in &positions {
+            self.take(*position);
+        }
         positions
     }
 
@@ -93,19 +123,19 @@ impl Queue {
         self.waiting.front()
     }
 
+    pub(crate) fn get(&self, position: Position) -> Option<&Queued> {
+        self.waiting.get(self.place(position)?)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Queued> {
         self.waiting.iter()
     }
 
-    /// Entries that belong to the lock, first to last, each with its place.
-    pub(crate) fn within(&self) -> impl Iterator<Item = (usize, &Queued)> {
-        let lock = self.lock.as_ref();
-        self.waiting
+    /// What belongs to the lock, first to last.
+    pub(crate) fn within(&self) -> impl Iterator<Item = &Queued> {
+        self.within
             .iter()
-            .enumerate()
-            .filter(move |(_, queued)| lock.is_some_and(|lock| queued.entry.is_within(lock)))
-            // Behind the last there is nothing to look for.
-            .take(self.within)
+            .filter_map(|position| self.get(*position))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -114,6 +144,10 @@ impl Queue {
 
     pub(crate) fn operations(&self) -> usize {
         self.operations
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {

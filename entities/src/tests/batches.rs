@@ -6,7 +6,7 @@ use mainspring_core::wire;
 
 use super::script::*;
 use super::world::*;
-use crate::Batch;
+use crate::{Batch, Transition};
 
 const A: &str = "@counter@a";
 
@@ -110,7 +110,8 @@ fn an_operation_can_be_failed_without_a_worker() {
     let (now, limits) = (world.now, world.limits.clone());
     let live = world.live(A);
     let batch = live.next_batch(&limits).unwrap();
-    let transition = live.fail(&batch, failure("PayloadTooLarge"), now);
+    let mut transition = Transition::default();
+    live.fail(&batch, failure("PayloadTooLarge"), now, &mut transition);
     assert!(!transition.is_state_changed);
     world.turn(&entity(A), transition);
     assert_eq!(said(&world.take_told()), ["o: g1 ! PayloadTooLarge"]);

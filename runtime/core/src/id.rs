@@ -166,10 +166,9 @@ impl InstanceId {
         }
         let parts = id.strip_prefix('@').and_then(|rest| rest.split_once('@'));
         match parts {
-            Some((name, key)) if !name.is_empty() => Ok(Self::from_stored(&format!(
-                "@{}@{key}",
-                name.to_lowercase()
-            ))),
+            Some((name, key)) if !name.is_empty() => {
+                Ok(Self::from_stored(&format!("@{}@{key}", entity_name(name))))
+            }
             _ => Err(InvalidId::NotEntity { shown: shown(id) }),
         }
     }
@@ -185,6 +184,11 @@ impl InstanceId {
         rest.and_then(|rest| rest.split_once('@'))
             .unwrap_or((&self.0, ""))
     }
+}
+
+/// The name of an entity in the form in which it is stored: letter by letter in lower case (S-12.2).
+pub fn entity_name(name: &str) -> String {
+    name.chars().flat_map(char::to_lowercase).collect()
 }
 
 /// One incarnation of a task hub: a hub that is deleted and created again gets another.

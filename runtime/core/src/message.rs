@@ -321,6 +321,9 @@ pub enum Message {
     StartFromEntity(Box<NewInstance>),
 }
 
+/// Messages that one answer of a worker may send: half of what one commit can carry, since an answer is never spread over two.
+pub const TURN_MESSAGES_MAX: usize = 30_000;
+
 /// What a message weighs beside its strings: ids, times, and its key in the mailbox.
 const FIXED_BYTES: usize = 64;
 

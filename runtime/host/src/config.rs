@@ -25,9 +25,9 @@ pub struct HostConfig {
     pub lease_grace: Duration,
     /// A stream on which nothing was sent for this long gets a health ping (S-13.3). Default 15 s; workers give up after 120 s.
     pub ping_interval: Duration,
-    /// How long an orchestration whose work item no connected worker can receive waits for one that can (S-13.20). Default 1 min.
+    /// How long an orchestration or an entity whose work item no connected worker can receive waits for one that can (S-13.20). Default 1 min.
     pub oversize_wait: Duration,
-    /// Longest lease of an orchestration work item (S-13.19). Default 1 h; `None`: as long as its stream is open.
+    /// Longest lease of a work item of an orchestration or an entity (S-13.19). Default 1 h; `None`: as long as its stream is open.
     pub orchestration_lease_max: Option<Duration>,
     /// Longest lease of an activity (S-5.8). Default none.
     pub activity_lease_max: Option<Duration>,
@@ -42,8 +42,10 @@ pub struct HostConfig {
     pub activations_max: usize,
     /// Requests that change something and are in hand at once; more wait their turn. Default 8,192.
     pub requests_max: usize,
-    /// Messages that may wait in one instance's mailbox before events are refused. Default 100,000.
+    /// Messages that may wait in one instance's mailbox before events, and signals, are refused. Default 100,000.
     pub mailbox_messages_max: usize,
+    /// Bytes that may wait in one entity's queue, which is in memory, before signals are refused. Default 64 MiB.
+    pub entity_queue_bytes_max: usize,
     /// Operations in one batch of an entity (S-12.10). Default 100: what a worker that dies in between has to do again.
     pub entity_batch_max: usize,
 }
@@ -69,6 +71,7 @@ impl Default for HostConfig {
             activations_max: 20_000,
             requests_max: 8_192,
             mailbox_messages_max: 100_000,
+            entity_queue_bytes_max: 64 << 20,
             entity_batch_max: 100,
         }
     }

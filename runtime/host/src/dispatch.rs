@@ -39,7 +39,7 @@ use stream::StreamState;
 pub use stream::WorkItems;
 
 /// Delays between redeliveries of an item that workers give back (S-13.17).
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
 /// Delay before the `attempts`-th redelivery of an item given back: 0, 1, 2, 4 … 60 s.
 pub(crate) fn back_off(attempts: u32) -> Duration {
@@ -224,15 +224,24 @@ impl Dispatch {
             return;
         };
         stream.is_open = false;
+        let mut left = Vec::new();
         if let Some(queues) = hubs.get_mut(&stream.hub) {
             queues.streams.retain(|s| *s != id);
+            left.clone_from(&queues.streams);
         }
         let holds_nothing = stream.leases.is_empty() && fenced.values().all(|f| f.stream != id);
-        if holds_nothing || *is_stopping {
+        let is_stopping = *is_stopping;
+        if holds_nothing || is_stopping {
             Self::forget_stream(&mut state, id);
-            return;
+        } else {
+            self.later(self.lease_grace, move |dispatch| dispatch.expire_stream(id));
         }
-        self.later(self.lease_grace, move |dispatch| dispatch.expire_stream(id));
+        // What waited for this one may go to streams that get it only now (S-12.1).
+        if !is_stopping {
+            for other in left {
+                self.fill(&mut state, other);
+            }
+        }
     }
 
     fn forget_stream(state: &mut State, id: StreamId) -> Option<StreamState> {
@@ -403,11 +412,16 @@ impl Dispatch {
         let turn = state.turn;
         let streams = &state.hubs.get(&hub)?.streams;
         let count = streams.len();
-        (0..count)
-            .map(|at| streams[(at + turn) % count])
-            .filter_map(|id| state.streams.get(&id).map(|s| (id, s)))
-            .filter(|(_, s)| s.has_room(kind) && s.matches(kind, class))
-            .min_by_key(|(id, s)| (is_last_resort(s, class), avoid == Some(*id), s.load(kind)))
+        let open = || {
+            (0..count)
+                .map(|at| streams[(at + turn) % count])
+                .filter_map(|id| state.streams.get(&id).map(|s| (id, s)))
+                .filter(|(_, s)| s.matches(kind, class))
+        };
+        let has_better = class.is_awkward && open().any(|(_, s)| !is_last_resort(s, class));
+        open()
+            .filter(|(_, s)| s.has_room(kind) && !(has_better && is_last_resort(s, class)))
+            .min_by_key(|(id, s)| (avoid == Some(*id), s.load(kind)))
             .map(|(id, _)| id)
     }
 

@@ -1,7 +1,7 @@
 //! What clients and workers ask about entities.
 
 use mainspring_core::entity::{Operation, Sender, guid};
-use mainspring_core::id::{HubId, InstanceId, InstanceKey, PartitionId};
+use mainspring_core::id::{HubId, InstanceId, InstanceKey, PartitionId, entity_name};
 use mainspring_core::message::Message;
 use mainspring_core::wire;
 use mainspring_entities::{Record, View};
@@ -16,6 +16,9 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::query::{PAGE_BYTES_MAX, page_size};
 use crate::worker::is_repeated;
+
+/// Messages of a mailbox that are read at once.
+const MAILBOX_PAGE: usize = 1_000;
 
 /// What an entity takes in an answer beside its state, in bytes.
 const METADATA_BYTES: usize = 256;
@@ -193,19 +196,21 @@ fn stored_view(
         true => stored::entity_state(read, partition, key)?,
         false => None,
     };
-    let is_waiting = |(position, message): &(_, Message)| match message {
-        Message::Operation(operation) => {
-            operation.sender != Sender::Client || *position > record.done
-        }
-        _ => false,
-    };
-    let backlog = match stored::is_busy(read, partition, key)? {
-        true => stored::mailbox(read, partition, key, record.mailbox_head, usize::MAX)?
+    // A client's operation is done only when nothing stands before it.
+    let head = record.mailbox_head.max(record.done);
+    let mut backlog = 0;
+    let mut after = head;
+    loop {
+        let page = stored::mailbox(read, partition, key, after, MAILBOX_PAGE)?;
+        backlog += page
             .iter()
-            .filter(|entry| is_waiting(entry))
-            .count(),
-        false => 0,
-    };
+            .filter(|(_, m)| matches!(m, Message::Operation(_)))
+            .count();
+        match page.last() {
+            Some((last, _)) if page.len() == MAILBOX_PAGE => after = *last,
+            _ => break,
+        }
+    }
     Ok(View {
         id: key.instance.clone(),
         last_modified: record.last_modified,
@@ -219,8 +224,8 @@ fn stored_view(
 fn prefix(stated: &str) -> String {
     let rest = stated.strip_prefix('@').unwrap_or(stated);
     match rest.split_once('@') {
-        Some((name, key)) => format!("@{}@{key}", name.to_lowercase()),
-        None => format!("@{}", rest.to_lowercase()),
+        Some((name, key)) => format!("@{}@{key}", entity_name(name)),
+        None => format!("@{}", entity_name(rest)),
     }
 }
 

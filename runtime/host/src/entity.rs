@@ -7,8 +7,10 @@ mod batch;
 mod turn;
 mod view;
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message as ActorMessage};
 use mainspring_core::entity::{Generation, Operation, Sender};
@@ -20,12 +22,21 @@ use mainspring_store::query;
 
 use crate::activation::{Input, Numbered, Reply};
 use crate::clock;
-use crate::dispatch::{Class, back_off};
+use crate::dispatch::{BACK_OFF_MAX, Class, back_off};
 use crate::error::{Error, ErrorKind};
 use crate::partition::{Passivated, Shared, Warm};
 use crate::placement::partition_of;
 use batch::{Leased, Oversize};
 use view::Viewer;
+
+/// An entity with a state up to this many bytes stays in memory while it remembers requests.
+const STAYS_BYTES_MAX: usize = 16 << 10;
+
+/// When an entity that left memory has no request to remember any more, and its mailbox can be cleaned.
+const REMEMBERED: Duration = Duration::from_secs(61);
+
+/// Messages of a mailbox that are read at once.
+const MAILBOX_PAGE: usize = 1_000;
 
 /// Bytes of a work item that are left beside the largest state, for operations.
 const OPERATION_ROOM: usize = 64 << 10;
@@ -62,6 +73,8 @@ pub(crate) struct EntityActor {
     viewers: Vec<Viewer>,
     /// Number of the last operation that was kept aside.
     sequence: u64,
+    /// Operations that became due and are still in the store: each with the number of the batch that removes it.
+    due: VecDeque<(u64, Timestamp, u64)>,
     /// Why it cannot be used: its stored state is damaged.
     damage: Option<Error>,
     /// After a fault: what came until all that it had decided is durable and it can be loaded again.
@@ -89,6 +102,7 @@ impl EntityActor {
             done: 0,
             viewers: Vec::new(),
             sequence: 0,
+            due: VecDeque::new(),
             damage: None,
             held: None,
             faults: 0,
@@ -124,13 +138,21 @@ impl EntityActor {
             .entity
             .as_ref()
             .map_or(Position::default(), |e| e.record.mailbox_head);
-        let waiting = query::mailbox(&*read, partition, &self.key, before, usize::MAX)?;
-        drop(read);
         let mut transition = Transition::default();
-        for (position, message) in waiting {
-            self.loaded = position;
-            self.bring(position, message, &mut transition);
+        let mut after = before;
+        loop {
+            let page = query::mailbox(&*read, partition, &self.key, after, MAILBOX_PAGE)?;
+            let is_last = page.len() < MAILBOX_PAGE;
+            for (position, message) in page {
+                after = position;
+                self.loaded = position;
+                self.bring(position, message, &mut transition);
+            }
+            if is_last {
+                break;
+            }
         }
+        drop(read);
         self.turn(transition);
         if self.has_work() {
             self.queued = self.shared.services.dispatch.waits_as(&self.key);
@@ -160,6 +182,10 @@ impl EntityActor {
                     self.load_again();
                     self.consider(None);
                 }
+                // Nothing else would fire it again before a restart.
+                input @ Input::OperationDue { .. } => {
+                    self.shared.later(&self.key, BACK_OFF_MAX, input);
+                }
                 input => input.fail(damage),
             };
         }
@@ -183,6 +209,7 @@ impl EntityActor {
                 is_given_back,
             } => self.lease_lost(token, avoid, is_given_back),
             Input::Recover { .. } => {
+                self.forget_recent();
                 self.mark_busy();
                 self.consider(None);
             }
@@ -209,10 +236,12 @@ impl EntityActor {
     /// A client's signal. It is in the mailbox, durable, before the client is told (S-12.37).
     fn signal(&mut self, operation: Operation, reply: Reply<()>) {
         let waiting = self.entity.as_ref().map_or(0, Entity::queue_len) + self.arriving as usize;
-        if waiting >= self.shared.services.config.mailbox_messages_max {
+        let bytes = self.entity.as_ref().map_or(0, Entity::queue_bytes);
+        let config = &self.shared.services.config;
+        if waiting >= config.mailbox_messages_max || bytes >= config.entity_queue_bytes_max {
             let id = &self.key.instance;
             let message = format!(
-                "entity '{id}' has {waiting} messages waiting; it takes no more signals until it has worked on them"
+                "entity '{id}' has {waiting} messages of {bytes} bytes waiting; it takes no more signals until it has worked on them"
             );
             return self.answer(reply, Err(Error::new(ErrorKind::Exhausted, message)));
         }
@@ -221,7 +250,7 @@ impl EntityActor {
             return self.answer(reply, kept);
         }
         self.forget_recent();
-        self.take_request(operation);
+        self.take_request(operation.scheduled(None));
         self.answer(reply, Ok(()));
     }
 
@@ -268,6 +297,7 @@ impl EntityActor {
             self.bring(position, message, &mut transition);
         }
         self.turn(transition);
+        self.answer_viewers();
         self.consider(None);
     }
 
@@ -339,16 +369,32 @@ impl EntityActor {
     }
 
     fn operation_due(&mut self, due: Timestamp, sequence: u64) {
+        let turns = self.shared.turns.borrow();
+        self.due.retain(|(batch, ..)| !turns.is_durable(*batch));
+        drop(turns);
+        // A timer that was read from the store while it was armed fires twice.
+        if self
+            .due
+            .iter()
+            .any(|(_, at, number)| (*at, *number) == (due, sequence))
+        {
+            return;
+        }
         let read = self.shared.services.store.read();
         let partition = self.shared.partition;
         let found = query::delayed_operation(&*read, partition, &self.key, due, sequence);
         drop(read);
         match found {
-            Ok(None) => {}
-            Ok(Some(operation)) => {
+            Ok(found) => {
+                // Without an operation the timer goes all the same: it would come back with every restart.
                 self.shared.decide(|turns| {
                     turns.batch().disarm_operation(&self.key, due, sequence);
                 });
+                let batch = self.shared.turns.borrow().sequence();
+                self.due.push_back((batch, due, sequence));
+                let Some(operation) = found else {
+                    return self.note_turn();
+                };
                 self.take_request(operation.scheduled(None));
                 self.note_turn();
             }
@@ -382,11 +428,23 @@ impl EntityActor {
             _ => Warm::Nothing,
         });
         let is_remembering = self.entity.as_ref().is_some_and(Entity::has_recent);
-        let is_crowded = self.shared.is_crowded.get();
+        let state_bytes = self
+            .entity
+            .as_ref()
+            .map_or(0, |e| e.state.as_ref().map_or(0, String::len));
+        // One that still remembers requests stays if it is small, so as not to be read again for each.
+        let stays =
+            is_remembering && !self.shared.is_crowded.get() && state_bytes <= STAYS_BYTES_MAX;
+        let leaves = leaves.filter(|_| !stays);
+        if is_remembering && leaves.is_some() {
+            let until = 0;
+            self.shared
+                .later(&self.key, REMEMBERED, Input::Recover { until });
+        }
         self.shared.address().do_send(Passivated {
             key: self.key.clone(),
             number,
-            leaves: leaves.filter(|_| is_crowded || !is_remembering),
+            leaves,
         });
     }
 
@@ -403,7 +461,7 @@ impl EntityActor {
         let was_purged = purged.is_some();
         if let Some(transition) = purged {
             self.turn(transition);
-            self.withdraw_unless_due();
+            self.answer_viewers();
         }
         self.answer(reply, Ok(was_purged));
     }
@@ -437,8 +495,15 @@ impl EntityActor {
     }
 
     fn load_or_note_damage(&mut self) {
+        self.shared.turns.borrow_mut().mark_whole();
         let guarded = std::panic::AssertUnwindSafe(|| self.load());
         let loaded = std::panic::catch_unwind(guarded).unwrap_or_else(|_| {
+            let turns = self.shared.turns.try_borrow();
+            if !turns.is_ok_and(|turns| turns.is_whole()) {
+                let id = &self.key.instance;
+                let text = format!("a turn of entity {id} was left half-way");
+                self.shared.services.fail(text);
+            }
             let message = format!("entity '{}' cannot be loaded", self.key.instance);
             Err(Error::new(ErrorKind::Internal, message))
         });

@@ -52,7 +52,12 @@ impl After {
     fn rank(&self) -> u8 {
         match self {
             After::Arm { .. } => 0,
-            After::Deliver { message, .. } if message.is_for_entity() => 0,
+            // In the order of their positions, whoever sent them: an entity's mailbox has one head.
+            After::Deliver { message, .. } | After::Arrive { message, .. }
+                if message.is_for_entity() =>
+            {
+                0
+            }
             After::Deliver { message, .. } if !message.waits() => 1,
             After::Schedule { .. } | After::DropActivities { .. } => 2,
             After::Deliver { .. } | After::Arrive { .. } | After::Pinned { .. } => 3,
@@ -156,5 +161,53 @@ impl Turns {
         self.in_flight
             .pop_front()
             .expect("commits answer in the order of submission")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainspring_core::entity::Generation;
+    use mainspring_core::id::{HubId, InstanceId};
+
+    use super::*;
+
+    #[test]
+    fn messages_to_an_entity_keep_their_order_whoever_sent_them() {
+        // S-12.37: its mailbox has one head, and what stood before it would be passed over.
+        let over = Generation {
+            instance: InstanceId::from_stored("holder"),
+            execution_id: ExecutionId::from_stored("e"),
+        };
+        let message = || Message::ReleaseLocks(over.clone());
+        let key = || InstanceKey {
+            hub: HubId(1),
+            instance: InstanceId::from_stored("@a@1"),
+        };
+        let mut turns = Turns::new(PartitionId(0), Epoch(1));
+        turns.then(After::Answer(Box::new(|| {})));
+        for index in 0..6 {
+            turns.then(match index % 2 {
+                0 => After::Arrive {
+                    key: key(),
+                    index,
+                    message: message(),
+                },
+                _ => After::Deliver {
+                    target: key(),
+                    index,
+                    message: message(),
+                },
+            });
+        }
+        turns.flush();
+        let performed: Vec<u16> = turns
+            .committed()
+            .into_iter()
+            .filter_map(|after| match after {
+                After::Arrive { index, .. } | After::Deliver { index, .. } => Some(index),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(performed, [0, 1, 2, 3, 4, 5]);
     }
 }

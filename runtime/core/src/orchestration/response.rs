@@ -3,13 +3,10 @@
 use crate::action::{Action, Completion, End, EpisodeResult};
 use crate::entity::{EntityEvent, lock_set};
 use crate::id::InstanceId;
-use crate::message::FailureDetails;
+use crate::message::{FailureDetails, TURN_MESSAGES_MAX};
 use crate::wire;
 
 use super::{Limits, Status};
-
-/// Messages that one response may send: half of what one commit can carry, since a response is never spread over two.
-const MESSAGES_MAX: usize = 30_000;
 
 pub(super) fn fails(completion: &Completion) -> bool {
     matches!(
@@ -124,9 +121,9 @@ pub(super) fn refusal(
     limits: &Limits,
 ) -> Option<FailureDetails> {
     let messages = locked + result.actions.iter().map(messages).sum::<usize>();
-    if messages > MESSAGES_MAX {
+    if messages > TURN_MESSAGES_MAX {
         let message = format!(
-            "the response sends {messages} messages to other instances; at most {MESSAGES_MAX} are allowed"
+            "the response sends {messages} messages to other instances; at most {TURN_MESSAGES_MAX} are allowed"
         );
         return Some(FailureDetails::new("TooManyMessages", &message, true));
     }

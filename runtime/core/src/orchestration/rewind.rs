@@ -1,5 +1,6 @@
 //! Rewind: a failed instance goes on from before its failures (S-9.12 to S-9.18). The server rewrites the history itself (S-9.14).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -251,7 +252,7 @@ impl Orchestration {
         now: Timestamp,
         ids: &mut dyn FreshIds,
     ) {
-        let open = self.open.asked_of_entities();
+        let open: BTreeSet<u32> = self.open.asked_of_entities().into_iter().collect();
         let events = wire::decode_chunk(chunk).unwrap_or_default();
         let scheduled = events.iter().filter(|e| OpenWork::is_scheduling(e));
         for (scheduling, event) in (0..).zip(scheduled) {

@@ -62,8 +62,12 @@ impl EntityActor {
 
     /// A batch that is not to run now does not wait for a stream either.
     pub(super) fn withdraw_unless_due(&mut self) {
-        if self.queued.is_some() && !self.has_work() {
-            self.queued = None;
+        if self.has_work() {
+            return;
+        }
+        // What was too large has gone.
+        self.oversize = None;
+        if self.queued.take().is_some() {
             self.shared.services.dispatch.withdraw(&self.key);
         }
     }
@@ -137,12 +141,19 @@ impl EntityActor {
         if services.dispatch.is_instance_receivable(&self.key, &class) {
             return self.begin_oversize_wait();
         }
+        self.queued = None;
+        self.shared.services.dispatch.withdraw(&self.key);
+        self.fail_oversize();
+        self.answer_viewers();
+        self.consider(None);
+    }
+
+    /// All that stand at the head and that no connected worker could receive: none of them waits once more.
+    fn fail_oversize(&mut self) {
         let limits = self.limits();
         let now = clock::now();
+        let mut transition = Transition::default();
         let Some(entity) = &mut self.entity else {
-            return;
-        };
-        let Some(batch) = entity.next_batch(&limits) else {
             return;
         };
         let bytes = entity.state.as_ref().map_or(0, String::len);
@@ -151,13 +162,14 @@ impl EntityActor {
             limits.work_item_bytes_max
         );
         let failure = FailureDetails::new("PayloadTooLarge", &message, true);
-        let transition = entity.fail(&batch, failure, now);
-        self.done += 1;
-        self.queued = None;
-        self.shared.services.dispatch.withdraw(&self.key);
+        for _ in 0..limits.batch_operations_max {
+            let Some(batch) = entity.next_batch(&limits).filter(|b| b.is_oversize) else {
+                break;
+            };
+            entity.fail(&batch, failure.clone(), now, &mut transition);
+            self.done += 1;
+        }
         self.turn(transition);
-        self.answer_viewers();
-        self.consider(None);
     }
 
     /// Takes a worker's answer. A stale token is answered like success (S-4.4).
@@ -171,6 +183,7 @@ impl EntityActor {
         if leased.receives_any_size {
             limits.state_bytes_max = limits.payload_bytes_max;
         }
+        let failure = result.failure.clone();
         let before = entity.backlog();
         let mut ids = self.shared.ids.borrow_mut();
         let decision = entity.complete(&leased.batch, result, &limits, now, &mut *ids);
@@ -178,7 +191,19 @@ impl EntityActor {
         let done = before - entity.backlog();
         match decision {
             Decision::Done(transition) => self.accepted(token, transition, done),
-            Decision::Retry => self.shared.services.dispatch.return_lease(token),
+            Decision::Retry => {
+                if let Some(failure) = failure {
+                    let (error_type, message) = failure.error_type_and_message();
+                    self.span().in_scope(|| {
+                        tracing::warn!(
+                            error_type,
+                            message,
+                            "a worker could not run a batch; it is tried again later"
+                        );
+                    });
+                }
+                self.shared.services.dispatch.return_lease(token);
+            }
             Decision::Divide => self.shared.services.dispatch.lose(token),
         }
         self.answer(reply, Ok(()));

@@ -23,6 +23,7 @@ impl EntityActor {
             removed,
             is_changed,
             is_state_changed,
+            failed_signals,
             own_messages,
             effects,
         } = transition;
@@ -49,6 +50,12 @@ impl EntityActor {
         }
         for message in own_messages {
             self.receive_own(message);
+        }
+        for (operation, failure) in failed_signals {
+            let (error_type, message) = failure.error_type_and_message();
+            self.span().in_scope(|| {
+                tracing::warn!(operation, error_type, message, "a signal failed");
+            });
         }
         self.mark_busy();
         self.note_turn();

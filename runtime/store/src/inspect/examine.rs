@@ -1,7 +1,7 @@
 //! Every entry of a store, one by one: can it be decoded, and do the entries agree with each other?
 //!
 //! Verified: keys have the form of their kind; records, starts, messages, timers, outliving activities, statuses and hubs
-//! decode; history events decode; a record's start and all of its history chunks are there, and none besides; the lists by
+//! decode; history events decode; entities' records, states and operations that are not due decode and go together; a record's start and all of its history chunks are there, and none besides; the lists by
 //! created and completed time hold exactly what the records say. Not verified: that a history is one that its orchestrator
 //! could have had, or that an instance is marked busy which should be.
 
@@ -11,7 +11,7 @@ use std::fmt;
 use bytes::Bytes;
 use mainspring_core::effect::ActivityTask;
 use mainspring_core::entity::Operation;
-use mainspring_core::id::{HubId, InstanceId, InstanceKey, PartitionId};
+use mainspring_core::id::{HubId, InstanceId, InstanceKey, PartitionId, Position};
 use mainspring_core::message::Message;
 use mainspring_core::orchestration::{Record, Start};
 use mainspring_core::wire;
@@ -96,6 +96,7 @@ pub(super) fn examine(read: &dyn Read, sink: Sink<'_>) -> Result<Counts, Error> 
         retired: BTreeSet::new(),
         commit: query::number(read, Space::Index, &key::meta::COMMIT)?.unwrap_or(0),
         owner: None,
+        entity: None,
     };
     // Retired hubs come to be known before anything of theirs is seen.
     examiner.walk(Space::Index, Examiner::hub_entry)?;
@@ -117,6 +118,8 @@ struct Examiner<'a> {
     commit: u64,
     /// The instance looked up last, with its record if it has one that decodes.
     owner: Option<(PartitionId, InstanceKey, Option<Record>)>,
+    /// The entity looked up last, with the head of its mailbox.
+    entity: Option<(PartitionId, InstanceKey, Position)>,
 }
 
 type Entry = (Bytes, Bytes);
@@ -413,14 +416,39 @@ impl Examiner<'_> {
             let what = format!("{}: a message of commit {}", at(), position.commit);
             return self.tell(what, None);
         }
-        let is_taken = self
-            .owner(partition, &key)?
-            .is_some_and(|record| position <= record.mailbox_head);
+        let is_taken = match key.instance.is_entity() {
+            true => position <= self.entity_head(partition, &key)?,
+            false => self
+                .owner(partition, &key)?
+                .is_some_and(|record| position <= record.mailbox_head),
+        };
         if is_taken && !self.retired.contains(&key.hub) {
             let what = format!("{}: a message that was taken already", at());
             return self.lose(what, Space::Mailbox, entry);
         }
         Ok(())
+    }
+
+    /// How far an entity has emptied its mailbox; one whose record does not decode counts as new.
+    fn entity_head(
+        &mut self,
+        partition: PartitionId,
+        key: &InstanceKey,
+    ) -> Result<Position, Error> {
+        let is_known = matches!(&self.entity, Some((p, k, _)) if *p == partition && k == key);
+        if !is_known {
+            let record = match query::entity(self.read, partition, key) {
+                Ok(record) => record,
+                Err(Error::Corrupt { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            let head = record.map_or(Position::default(), |record| record.mailbox_head);
+            self.entity = Some((partition, key.clone(), head));
+        }
+        Ok(self
+            .entity
+            .as_ref()
+            .map_or(Position::default(), |(.., head)| *head))
     }
 
     fn timer_entry(&mut self, entry: Entry) -> Result<(), Error> {

@@ -14,8 +14,8 @@ use crate::{Error, Read, Space};
 /// Records read from a partition at a time.
 const STEP: usize = 256;
 
-/// Operations due at one instant for one entity that are looked at, at most.
-const SAME_TIME_MAX: usize = 10_000;
+/// Operations due at one instant for one entity that are looked at, at most: a repetition follows soon.
+const SAME_TIME_MAX: usize = 100;
 
 /// The record of an entity; `None` if nothing is known of it. One read.
 pub fn entity(
@@ -64,7 +64,7 @@ pub fn delayed_operation(
         .transpose()
 }
 
-/// Operations of an entity that are due at exactly this time, in order of arrival.
+/// Operations of an entity that are due at exactly this time: those that came last, in order of arrival.
 pub fn delayed_operations(
     read: &dyn Read,
     partition: PartitionId,
@@ -77,9 +77,10 @@ pub fn delayed_operations(
         &from,
         &after_prefix(&from),
         SAME_TIME_MAX,
-        false,
+        true,
     )?
     .into_iter()
+    .rev()
     .map(|(_, value)| decode(&value, || place(partition, key)))
     .collect()
 }
