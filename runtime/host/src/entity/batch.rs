@@ -46,6 +46,7 @@ impl EntityActor {
         if self.backing_off.is_some() || !self.has_work() {
             return;
         }
+        self.forget_oversize_unless_next();
         let class = self.class();
         if self.queued.as_ref() == Some(&class) {
             return;
@@ -57,6 +58,18 @@ impl EntityActor {
                 self.hand_out(granted);
             }
             None => self.queued = Some(class),
+        }
+    }
+
+    /// Another operation may have come to the head meanwhile.
+    fn forget_oversize_unless_next(&mut self) {
+        if self.oversize.is_none() {
+            return;
+        }
+        let limits = self.limits();
+        let next = self.entity.as_ref().and_then(|e| e.next_batch(&limits));
+        if next.is_none_or(|batch| !batch.is_oversize) {
+            self.oversize = None;
         }
     }
 
