@@ -5,7 +5,6 @@
 
 mod client;
 mod episode;
-mod fault;
 mod turn;
 
 use std::collections::VecDeque;
@@ -29,6 +28,7 @@ use crate::clock;
 use crate::dispatch::{Class, Granted, StreamId, Token};
 use crate::error::Error;
 use crate::partition::{Passivated, Shared, Until, Warm};
+use crate::resident::{Reload, Resident, Standing};
 use episode::{Leased, Oversize, Pinning};
 
 /// Where an answer goes; the caller may have given up meanwhile.
@@ -241,14 +241,7 @@ pub(crate) struct ActivationActor {
     lease: Option<Leased>,
     /// The episode whose cut is on its way to disk before it may go out (S-4.17).
     pinning: Option<Pinning>,
-    /// What it waits as in the dispatcher's queue.
-    queued: Option<Class>,
-    /// Number of the back-off it waits out.
-    backing_off: Option<u64>,
-    /// Numbers back-offs and waits, so that an old one's end is not taken for a new one's.
-    waits: u64,
-    /// Times in a row that workers gave the episode back (S-13.17).
-    attempts: u32,
+    standing: Standing,
     /// Its work item is too large for ordinary streams (S-13.20).
     oversize: Option<Oversize>,
     /// The worker asked for the history with the item (S-3.32).
@@ -257,12 +250,6 @@ pub(crate) struct ActivationActor {
     is_marked_busy: bool,
     /// Callers of a recursive termination (S-9.8).
     terminations: Vec<Reply<()>>,
-    /// Why it cannot be used: its stored state is damaged.
-    damage: Option<Error>,
-    /// After a fault: what came until all that it had decided is durable and it can be loaded again.
-    held: Option<Vec<Numbered>>,
-    /// Faults so far; the next delivery waits the longer.
-    faults: u32,
 }
 
 impl ActivationActor {
@@ -279,21 +266,86 @@ impl ActivationActor {
             last_turn: None,
             lease: None,
             pinning: None,
-            queued: None,
-            backing_off: None,
-            waits: 0,
-            attempts: 0,
+            standing: Standing::default(),
             oversize: None,
             must_embed: false,
             is_marked_busy: false,
             terminations: Vec::new(),
-            damage: None,
-            held: None,
-            faults: 0,
         }
     }
 
-    /// Takes the state from the warm cache, or from the store.
+    /// Whether leaving memory now would lose nothing. One that waits in the dispatcher's queue may leave: it is woken by its turn there.
+    fn is_idle(&self) -> bool {
+        self.lease.is_none()
+            && self.pinning.is_none()
+            && self.standing.backing_off.is_none()
+            && self.oversize.is_none()
+            && self.arriving == 0
+            && self.terminations.is_empty()
+            && self
+                .last_turn
+                .is_none_or(|turn| self.shared.turns.borrow().is_durable(turn))
+    }
+}
+
+/// Estimate of the memory a kept instance takes, in bytes.
+fn warm_bytes(instance: &Orchestration) -> usize {
+    let payloads = [
+        &instance.start.input,
+        &instance.record.output,
+        &instance.record.custom_status,
+    ];
+    512 + payloads
+        .iter()
+        .filter_map(|p| p.as_ref().map(String::len))
+        .sum::<usize>()
+        + 64 * (instance.open_activities().len() + instance.children().len())
+}
+
+impl Actor for ActivationActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        self.load_or_note_damage();
+    }
+}
+
+impl Handler<Numbered> for ActivationActor {
+    type Result = ();
+
+    fn handle(&mut self, numbered: Numbered, context: &mut Self::Context) {
+        self.take(numbered, context);
+    }
+}
+
+impl Resident for ActivationActor {
+    const KIND: &'static str = "instance";
+
+    fn anew(key: InstanceKey, shared: Rc<Shared>) -> Self {
+        Self::new(key, shared)
+    }
+
+    fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
+    fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+
+    fn span(&self) -> tracing::Span {
+        let hub = self.shared.services.hub_name(self.key.hub);
+        let generation = self
+            .instance
+            .as_ref()
+            .map_or("", |i| i.record.execution_id.as_str());
+        tracing::info_span!("instance", hub, instance = %self.key.instance, generation)
+    }
+
     fn load(&mut self) -> Result<(), Error> {
         let services = &self.shared.services;
         let partition = self.shared.partition;
@@ -340,23 +392,11 @@ impl ActivationActor {
                     .decide(|turns| turns.batch().remove_message(&self.key, position));
             }
         }
-        if self.has_work() {
-            self.queued = self.shared.services.dispatch.waits_as(&self.key);
-        }
+        self.note_queued();
         Ok(())
     }
 
     fn decide(&mut self, input: Input) {
-        if let Some(damage) = &self.damage {
-            let damage = damage.clone();
-            return match input {
-                Input::Granted(granted) => self.shared.services.dispatch.decline(granted),
-                Input::Retry { number, .. } if self.backing_off == Some(number) => {
-                    self.retry_loading()
-                }
-                input => input.fail(damage),
-            };
-        }
         match input {
             Input::Create {
                 request,
@@ -415,12 +455,7 @@ impl ActivationActor {
             Input::Pinned { batch } => self.pinned(batch),
             Input::TimerDue(timer) => self.timer_due(timer),
             Input::StartDue { at, generation } => self.start_due(at, generation),
-            Input::Retry { number, avoid } => {
-                if self.backing_off == Some(number) {
-                    self.backing_off = None;
-                    self.consider(avoid);
-                }
-            }
+            Input::Retry { number, avoid } => self.rested(number, avoid),
             Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
             Input::Passivate => {}
             other => other.fail(Error::invalid(format!(
@@ -428,19 +463,6 @@ impl ActivationActor {
                 self.key.instance
             ))),
         }
-    }
-
-    /// Whether leaving memory now would lose nothing. One that waits in the dispatcher's queue may leave: it is woken by its turn there.
-    fn is_idle(&self) -> bool {
-        self.lease.is_none()
-            && self.pinning.is_none()
-            && self.backing_off.is_none()
-            && self.oversize.is_none()
-            && self.arriving == 0
-            && self.terminations.is_empty()
-            && self
-                .last_turn
-                .is_none_or(|turn| self.shared.turns.borrow().is_durable(turn))
     }
 
     fn passivate(&mut self, number: u64) {
@@ -463,38 +485,25 @@ impl ActivationActor {
             leaves,
         });
     }
-}
 
-/// Estimate of the memory a kept instance takes, in bytes.
-fn warm_bytes(instance: &Orchestration) -> usize {
-    let payloads = [
-        &instance.start.input,
-        &instance.record.output,
-        &instance.record.custom_status,
-    ];
-    512 + payloads
-        .iter()
-        .filter_map(|p| p.as_ref().map(String::len))
-        .sum::<usize>()
-        + 64 * (instance.open_activities().len() + instance.children().len())
-}
+    fn has_work(&self) -> bool {
+        self.has_episode()
+    }
 
-impl Actor for ActivationActor {
-    type Context = Context<Self>;
+    fn next_class(&mut self) -> Option<Class> {
+        self.class()
+    }
 
-    fn started(&mut self, _: &mut Self::Context) {
-        self.load_or_note_damage();
+    fn hand_out(&mut self, granted: Granted) {
+        self.hand_out_episode(granted);
     }
 }
 
-impl Handler<Numbered> for ActivationActor {
+impl Handler<Reload> for ActivationActor {
     type Result = ();
 
-    fn handle(&mut self, numbered: Numbered, context: &mut Self::Context) {
-        match &mut self.held {
-            Some(held) => held.push(numbered),
-            None => self.take(numbered, context),
-        }
+    fn handle(&mut self, _: Reload, context: &mut Self::Context) {
+        self.reload(context);
     }
 }
 
@@ -541,16 +550,6 @@ impl Input {
 }
 
 impl ActivationActor {
-    /// What every log line about this instance is said within.
-    fn span(&self) -> tracing::Span {
-        let hub = self.shared.services.hub_name(self.key.hub);
-        let generation = self
-            .instance
-            .as_ref()
-            .map_or("", |i| i.record.execution_id.as_str());
-        tracing::info_span!("instance", hub, instance = %self.key.instance, generation)
-    }
-
     fn now(&self) -> Timestamp {
         clock::now()
     }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message as ActorMessage};
+use actix::{Actor, Context, Handler};
 use mainspring_core::entity::{Generation, Operation, Sender};
 use mainspring_core::id::{InstanceKey, Position, execution_id};
 use mainspring_core::message::Message;
@@ -22,10 +22,11 @@ use mainspring_store::query;
 
 use crate::activation::{Input, Numbered, Reply};
 use crate::clock;
-use crate::dispatch::{BACK_OFF_MAX, Class, back_off};
+use crate::dispatch::{Class, Granted};
 use crate::error::{Error, ErrorKind};
 use crate::partition::{Passivated, Shared, Warm};
 use crate::placement::partition_of;
+use crate::resident::{Reload, Resident, Standing};
 use batch::{Leased, Oversize};
 use view::Viewer;
 
@@ -55,14 +56,7 @@ pub(crate) struct EntityActor {
     last_turn: Option<u64>,
     /// The operations that are out.
     lease: Option<Leased>,
-    /// What it waits as in the dispatcher's queue.
-    queued: Option<Class>,
-    /// Number of the back-off it waits out.
-    backing_off: Option<u64>,
-    /// Numbers back-offs and waits, so that an old one's end is not taken for a new one's.
-    waits: u64,
-    /// Times in a row that workers gave the batch back (S-13.17).
-    attempts: u32,
+    standing: Standing,
     /// Its next operation is too large for ordinary streams.
     oversize: Option<Oversize>,
     /// Whether the store's list of what is to be looked at after a restart holds it.
@@ -75,12 +69,6 @@ pub(crate) struct EntityActor {
     sequence: u64,
     /// Operations that became due and are still in the store: each with the number of the batch that removes it.
     due: VecDeque<(u64, Timestamp, u64)>,
-    /// Why it cannot be used: its stored state is damaged.
-    damage: Option<Error>,
-    /// After a fault: what came until all that it had decided is durable and it can be loaded again.
-    held: Option<Vec<Numbered>>,
-    /// Faults so far; the next delivery waits the longer.
-    faults: u32,
 }
 
 impl EntityActor {
@@ -93,71 +81,14 @@ impl EntityActor {
             arriving: 0,
             last_turn: None,
             lease: None,
-            queued: None,
-            backing_off: None,
-            waits: 0,
-            attempts: 0,
+            standing: Standing::default(),
             oversize: None,
             is_marked_busy: false,
             done: 0,
             viewers: Vec::new(),
             sequence: 0,
             due: VecDeque::new(),
-            damage: None,
-            held: None,
-            faults: 0,
         }
-    }
-
-    /// Takes the entity from the warm cache, or from the store, and brings it what lies in its mailbox.
-    fn load(&mut self) -> Result<(), Error> {
-        let shared = Rc::clone(&self.shared);
-        let (services, partition) = (&shared.services, shared.partition);
-        let warm = services.cache.take_warm_entity(&self.key);
-        let read = services.store.read();
-        self.is_marked_busy = query::is_busy(&*read, partition, &self.key)?;
-        self.entity = match warm {
-            Some(warm) => Some(Arc::unwrap_or_clone(warm)),
-            None => match query::entity(&*read, partition, &self.key)? {
-                None => None,
-                Some(record) => {
-                    let state = query::entity_state(&*read, partition, &self.key)?;
-                    if record.has_state != state.is_some() {
-                        let message = format!(
-                            "the stored state of entity '{}' does not go with its record",
-                            self.key.instance
-                        );
-                        return Err(Error::new(ErrorKind::Internal, message));
-                    }
-                    let id = self.key.instance.clone();
-                    Some(Entity::restore(id, record, state))
-                }
-            },
-        };
-        let before = self
-            .entity
-            .as_ref()
-            .map_or(Position::default(), |e| e.record.mailbox_head);
-        let mut transition = Transition::default();
-        let mut after = before;
-        loop {
-            let page = query::mailbox(&*read, partition, &self.key, after, MAILBOX_PAGE)?;
-            let is_last = page.len() < MAILBOX_PAGE;
-            for (position, message) in page {
-                after = position;
-                self.loaded = position;
-                self.bring(position, message, &mut transition);
-            }
-            if is_last {
-                break;
-            }
-        }
-        drop(read);
-        self.turn(transition);
-        if self.has_work() {
-            self.queued = self.shared.services.dispatch.waits_as(&self.key);
-        }
-        Ok(())
     }
 
     fn limits(&self) -> Limits {
@@ -170,64 +101,6 @@ impl EntityActor {
                 .min(limits.work_item_bytes_max.saturating_sub(OPERATION_ROOM)),
             batch_operations_max: config.entity_batch_max,
             work_item_bytes_max: limits.work_item_bytes_max,
-        }
-    }
-
-    fn decide(&mut self, input: Input) {
-        if let Some(damage) = &self.damage {
-            let damage = damage.clone();
-            return match input {
-                Input::Granted(granted) => self.shared.services.dispatch.decline(granted),
-                Input::Retry { number, .. } if self.backing_off == Some(number) => {
-                    self.load_again();
-                    self.consider(None);
-                }
-                // Nothing else would fire it again before a restart.
-                input @ Input::OperationDue { .. } => {
-                    self.shared.later(&self.key, BACK_OFF_MAX, input);
-                }
-                input => input.fail(damage),
-            };
-        }
-        match input {
-            Input::Signal { operation, reply } => self.signal(*operation, reply),
-            Input::ViewEntity {
-                include_state,
-                reply,
-            } => self.view(include_state, reply),
-            Input::ViewExpired { number } => self.view_expired(number),
-            Input::PurgeEntity { reply } => self.purge(reply),
-            Input::Granted(granted) => self.granted(granted),
-            Input::BatchDone {
-                token,
-                result,
-                reply,
-            } => self.batch_done(token, *result, reply),
-            Input::LeaseLost {
-                token,
-                avoid,
-                is_given_back,
-            } => self.lease_lost(token, avoid, is_given_back),
-            Input::Recover { .. } => {
-                self.forget_recent();
-                self.mark_busy();
-                self.consider(None);
-            }
-            Input::Delivered { position, message } => self.delivered(position, message),
-            Input::Arrived { position, message } => self.arrived(position, message),
-            Input::OperationDue { due, sequence } => self.operation_due(due, sequence),
-            Input::Retry { number, avoid } => {
-                if self.backing_off == Some(number) {
-                    self.backing_off = None;
-                    self.consider(avoid);
-                }
-            }
-            Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
-            Input::Passivate => {}
-            other => other.fail(Error::invalid(format!(
-                "'{}' is an entity, not an orchestration instance",
-                self.key.instance
-            ))),
         }
     }
 
@@ -408,44 +281,13 @@ impl EntityActor {
 
     fn is_idle(&self) -> bool {
         self.lease.is_none()
-            && self.backing_off.is_none()
+            && self.standing.backing_off.is_none()
             && self.oversize.is_none()
             && self.arriving == 0
             && self.viewers.is_empty()
             && self
                 .last_turn
                 .is_none_or(|turn| self.shared.turns.borrow().is_durable(turn))
-    }
-
-    fn passivate(&mut self, number: u64) {
-        self.forget_recent();
-        let leaves = self.is_idle().then(|| match &self.entity {
-            // Otherwise it is read anew, with its mailbox.
-            Some(entity) if entity.is_queue_empty() && !entity.has_recent() => {
-                let bytes = 512 + entity.state.as_ref().map_or(0, String::len);
-                Warm::Entity(Arc::new(entity.clone()), bytes)
-            }
-            _ => Warm::Nothing,
-        });
-        let is_remembering = self.entity.as_ref().is_some_and(Entity::has_recent);
-        let state_bytes = self
-            .entity
-            .as_ref()
-            .map_or(0, |e| e.state.as_ref().map_or(0, String::len));
-        // One that still remembers requests stays if it is small, so as not to be read again for each.
-        let stays =
-            is_remembering && !self.shared.is_crowded.get() && state_bytes <= STAYS_BYTES_MAX;
-        let leaves = leaves.filter(|_| !stays);
-        if is_remembering && leaves.is_some() {
-            let until = 0;
-            self.shared
-                .later(&self.key, REMEMBERED, Input::Recover { until });
-        }
-        self.shared.address().do_send(Passivated {
-            key: self.key.clone(),
-            number,
-            leaves,
-        });
     }
 
     fn purge(&mut self, reply: Reply<bool>) {
@@ -469,67 +311,6 @@ impl EntityActor {
     /// Answers once all that was decided before is durable.
     fn answer<T: 'static>(&self, reply: Reply<T>, answer: Result<T, Error>) {
         self.shared.answer(move || drop(reply.send(answer)));
-    }
-
-    // ── faults ──
-
-    /// Takes one input; a fault in it concerns this entity alone.
-    fn take(&mut self, numbered: Numbered, context: &mut Context<Self>) {
-        let Numbered { number, input } = numbered;
-        let granted = match &input {
-            Input::Granted(granted) => Some(*granted),
-            _ => None,
-        };
-        let shared = Rc::clone(&self.shared);
-        let key = self.key.clone();
-        let is_sound = shared.guard(&key, granted, || match input {
-            Input::Passivate => self.passivate(number),
-            input => self.decide(input),
-        });
-        if !is_sound {
-            self.held = Some(Vec::new());
-            let address = context.address();
-            shared.answer(move || address.do_send(Reload));
-        }
-        shared.decided(number);
-    }
-
-    fn load_or_note_damage(&mut self) {
-        self.shared.turns.borrow_mut().mark_whole();
-        let guarded = std::panic::AssertUnwindSafe(|| self.load());
-        let loaded = std::panic::catch_unwind(guarded).unwrap_or_else(|_| {
-            let turns = self.shared.turns.try_borrow();
-            if !turns.is_ok_and(|turns| turns.is_whole()) {
-                let id = &self.key.instance;
-                let text = format!("a turn of entity {id} was left half-way");
-                self.shared.services.fail(text);
-            }
-            let message = format!("entity '{}' cannot be loaded", self.key.instance);
-            Err(Error::new(ErrorKind::Internal, message))
-        });
-        if let Err(error) = loaded {
-            self.span()
-                .in_scope(|| tracing::error!(%error, "an entity cannot be loaded"));
-            self.damage = Some(error);
-            self.faults += 1;
-            self.rest(back_off(self.faults + 1), None);
-        }
-    }
-
-    /// Starts anew from the store.
-    fn load_again(&mut self) {
-        let (faults, waits) = (self.faults, self.waits);
-        *self = Self::new(self.key.clone(), Rc::clone(&self.shared));
-        self.faults = faults;
-        self.waits = waits;
-        self.attempts = faults + 1;
-        self.load_or_note_damage();
-    }
-
-    /// What every log line about this entity is said within.
-    fn span(&self) -> tracing::Span {
-        let hub = self.shared.services.hub_name(self.key.hub);
-        tracing::info_span!("entity", hub, instance = %self.key.instance)
     }
 }
 
@@ -564,33 +345,169 @@ impl Handler<Numbered> for EntityActor {
     type Result = ();
 
     fn handle(&mut self, numbered: Numbered, context: &mut Self::Context) {
-        match &mut self.held {
-            Some(held) => held.push(numbered),
-            None => self.take(numbered, context),
-        }
+        self.take(numbered, context);
     }
 }
 
-/// All that was decided before the fault is durable.
-struct Reload;
+impl Resident for EntityActor {
+    const KIND: &'static str = "entity";
 
-impl ActorMessage for Reload {
-    type Result = ();
+    fn anew(key: InstanceKey, shared: Rc<Shared>) -> Self {
+        Self::new(key, shared)
+    }
+
+    fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
+    fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+
+    fn span(&self) -> tracing::Span {
+        let hub = self.shared.services.hub_name(self.key.hub);
+        tracing::info_span!("entity", hub, instance = %self.key.instance)
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        let shared = Rc::clone(&self.shared);
+        let (services, partition) = (&shared.services, shared.partition);
+        let warm = services.cache.take_warm_entity(&self.key);
+        let read = services.store.read();
+        self.is_marked_busy = query::is_busy(&*read, partition, &self.key)?;
+        self.entity = match warm {
+            Some(warm) => Some(Arc::unwrap_or_clone(warm)),
+            None => match query::entity(&*read, partition, &self.key)? {
+                None => None,
+                Some(record) => {
+                    let state = query::entity_state(&*read, partition, &self.key)?;
+                    if record.has_state != state.is_some() {
+                        let message = format!(
+                            "the stored state of entity '{}' does not go with its record",
+                            self.key.instance
+                        );
+                        return Err(Error::new(ErrorKind::Internal, message));
+                    }
+                    let id = self.key.instance.clone();
+                    Some(Entity::restore(id, record, state))
+                }
+            },
+        };
+        let before = self
+            .entity
+            .as_ref()
+            .map_or(Position::default(), |e| e.record.mailbox_head);
+        let mut transition = Transition::default();
+        let mut after = before;
+        loop {
+            let page = query::mailbox(&*read, partition, &self.key, after, MAILBOX_PAGE)?;
+            let is_last = page.len() < MAILBOX_PAGE;
+            for (position, message) in page {
+                after = position;
+                self.loaded = position;
+                self.bring(position, message, &mut transition);
+            }
+            if is_last {
+                break;
+            }
+        }
+        drop(read);
+        self.turn(transition);
+        self.note_queued();
+        Ok(())
+    }
+
+    fn decide(&mut self, input: Input) {
+        match input {
+            Input::Signal { operation, reply } => self.signal(*operation, reply),
+            Input::ViewEntity {
+                include_state,
+                reply,
+            } => self.view(include_state, reply),
+            Input::ViewExpired { number } => self.view_expired(number),
+            Input::PurgeEntity { reply } => self.purge(reply),
+            Input::Granted(granted) => self.granted(granted),
+            Input::BatchDone {
+                token,
+                result,
+                reply,
+            } => self.batch_done(token, *result, reply),
+            Input::LeaseLost {
+                token,
+                avoid,
+                is_given_back,
+            } => self.lease_lost(token, avoid, is_given_back),
+            Input::Recover { .. } => {
+                self.forget_recent();
+                self.mark_busy();
+                self.consider(None);
+            }
+            Input::Delivered { position, message } => self.delivered(position, message),
+            Input::Arrived { position, message } => self.arrived(position, message),
+            Input::OperationDue { due, sequence } => self.operation_due(due, sequence),
+            Input::Retry { number, avoid } => self.rested(number, avoid),
+            Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
+            Input::Passivate => {}
+            other => other.fail(Error::invalid(format!(
+                "'{}' is an entity, not an orchestration instance",
+                self.key.instance
+            ))),
+        }
+    }
+
+    fn passivate(&mut self, number: u64) {
+        self.forget_recent();
+        let leaves = self.is_idle().then(|| match &self.entity {
+            // Otherwise it is read anew, with its mailbox.
+            Some(entity) if entity.is_queue_empty() && !entity.has_recent() => {
+                let bytes = 512 + entity.state.as_ref().map_or(0, String::len);
+                Warm::Entity(Arc::new(entity.clone()), bytes)
+            }
+            _ => Warm::Nothing,
+        });
+        let is_remembering = self.entity.as_ref().is_some_and(Entity::has_recent);
+        let state_bytes = self
+            .entity
+            .as_ref()
+            .map_or(0, |e| e.state.as_ref().map_or(0, String::len));
+        // One that still remembers requests stays if it is small, so as not to be read again for each.
+        let stays =
+            is_remembering && !self.shared.is_crowded.get() && state_bytes <= STAYS_BYTES_MAX;
+        let leaves = leaves.filter(|_| !stays);
+        if is_remembering && leaves.is_some() {
+            let until = 0;
+            self.shared
+                .later(&self.key, REMEMBERED, Input::Recover { until });
+        }
+        self.shared.address().do_send(Passivated {
+            key: self.key.clone(),
+            number,
+            leaves,
+        });
+    }
+
+    fn has_work(&self) -> bool {
+        self.lease.is_none() && self.entity.as_ref().is_some_and(Entity::has_work)
+    }
+
+    fn next_class(&mut self) -> Option<Class> {
+        self.forget_oversize_unless_next();
+        Some(self.class())
+    }
+
+    fn hand_out(&mut self, granted: Granted) {
+        self.hand_out_batch(granted);
+    }
 }
 
 impl Handler<Reload> for EntityActor {
     type Result = ();
 
     fn handle(&mut self, _: Reload, context: &mut Self::Context) {
-        let held = self.held.take().unwrap_or_default();
-        self.faults += 1;
-        self.load_again();
-        // What could not be decided now cannot be decided at once again either.
-        if self.damage.is_none() {
-            self.rest(back_off(self.attempts), None);
-        }
-        for numbered in held {
-            self.handle(numbered, context);
-        }
+        self.reload(context);
     }
 }

@@ -7,7 +7,7 @@
 //!  work items ◄── dispatch ◄── perform ◄── durable ◄── committer (store) ── commit
 //! ```
 //!
-//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `activation`, `entity`, `dispatch`, `timers`.
+//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `resident`, `activation`, `entity`, `dispatch`, `timers`.
 //! It never sees gRPC, and no request's shape: requests come as plain values (`api`), work items leave as encoded bytes.
 //!
 //! Start: hubs, partitions (each takes its epoch), recovery of what was busy, then work. Stop: streams and waits end, what was decided is
@@ -30,6 +30,7 @@ mod perform;
 mod placement;
 mod purge;
 mod query;
+mod resident;
 mod timers;
 mod turns;
 mod worker;

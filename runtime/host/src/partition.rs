@@ -188,6 +188,11 @@ impl Shared {
         });
     }
 
+    /// Whether the open batch holds whole turns only; after a panic that may be otherwise.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.turns.try_borrow().is_ok_and(|turns| turns.is_whole())
+    }
+
     /// Decides one input of an instance; `granted`: the place on a stream that came with it. False: it panicked, and the instance has to be
     /// loaded again. A panic that left half a turn in the open batch stops the process.
     pub(crate) fn guard(
@@ -205,8 +210,7 @@ impl Shared {
         tracing::error!(hub, %instance, "an input could not be decided; the instance is loaded again");
         let forget = || self.services.dispatch.forget_instance(key, granted);
         let is_forgotten = catch_unwind(AssertUnwindSafe(forget)).is_ok();
-        let is_whole = self.turns.try_borrow().is_ok_and(|t| t.is_whole());
-        if !is_whole || !is_forgotten {
+        if !self.is_whole() || !is_forgotten {
             let text = format!("a turn of instance {instance} was left half-way");
             self.services.fail(text);
         }

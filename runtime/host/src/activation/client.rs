@@ -12,6 +12,7 @@ use super::{ActivationActor, Family, Outcome, Reply, Waiting};
 use crate::api::{HistoryGuard, HistoryStream};
 use crate::error::{Error, ErrorKind};
 use crate::partition::{Until, Waiter};
+use crate::resident::Resident;
 
 /// Chunks of a history that is read over the wire stay below this (S-3.27).
 const HISTORY_MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -10,8 +10,9 @@ use mainspring_core::wire;
 use super::turn::Before;
 use super::{ActivationActor, Reply};
 use crate::clock;
-use crate::dispatch::{Class, Granted, Size, StreamId, Token, back_off};
+use crate::dispatch::{Class, Granted, Size, StreamId, Token};
 use crate::error::Error;
+use crate::resident::Resident;
 use crate::turns::After;
 
 /// History beyond this is streamed to workers that can; below it is embedded for them too (S-3.35).
@@ -64,8 +65,8 @@ pub(super) fn has_carried(instance: &Orchestration) -> bool {
 }
 
 impl ActivationActor {
-    /// Whether the instance has something to run now. Cheap: it is asked after every turn.
-    pub(super) fn has_work(&self) -> bool {
+    /// Whether the instance has an episode to run now.
+    pub(super) fn has_episode(&self) -> bool {
         let Some(instance) = &self.instance else {
             return false;
         };
@@ -85,57 +86,13 @@ impl ActivationActor {
         record.wants_episode || has_carried(instance) || !self.mailbox.is_empty()
     }
 
-    /// Offers the next episode to the dispatcher, if there is one and nothing of this instance is out already (S-0.1).
-    pub(super) fn consider(&mut self, avoid: Option<StreamId>) {
-        // Whatever led here is decided and written.
-        self.shared.turns.borrow_mut().mark_whole();
-        if self.backing_off.is_some() || !self.has_work() {
-            return;
-        }
-        let Some(class) = self.class() else {
-            return;
-        };
-        if self.queued.as_ref() == Some(&class) {
-            return;
-        }
-        match self
-            .shared
-            .services
-            .dispatch
-            .offer(&self.key, &class, avoid)
-        {
-            Some(granted) => {
-                self.queued = None;
-                self.hand_out(granted);
-            }
-            None => self.queued = Some(class),
-        }
-    }
-
-    fn class(&self) -> Option<Class> {
+    pub(super) fn class(&self) -> Option<Class> {
         let record = &self.instance.as_ref()?.record;
         let size = self.oversize.as_ref().map_or(Size::Ordinary, |o| o.size);
         Some(Class::new(&record.name, record.version.as_deref(), size))
     }
 
-    /// After a turn: an episode that is not to run now does not wait for a stream either.
-    pub(super) fn withdraw_unless_due(&mut self) {
-        if self.queued.is_some() && !self.has_work() {
-            self.queued = None;
-            self.shared.services.dispatch.withdraw(&self.key);
-        }
-    }
-
-    /// A stream has room for the episode that waited in the queue.
-    pub(super) fn granted(&mut self, granted: Granted) {
-        self.queued = None;
-        if self.backing_off.is_some() || !self.has_work() {
-            return self.shared.services.dispatch.decline(granted);
-        }
-        self.hand_out(granted);
-    }
-
-    fn hand_out(&mut self, granted: Granted) {
+    pub(super) fn hand_out_episode(&mut self, granted: Granted) {
         let rest = self.fence_after_restart(&granted);
         if !rest.is_zero() {
             self.shared.services.dispatch.decline(granted);
@@ -201,7 +158,7 @@ impl ActivationActor {
             Err(error) => {
                 self.span()
                     .in_scope(|| tracing::error!(%error, "history cannot be read"));
-                self.damage = Some(error);
+                self.standing.note_damage(error);
                 return services.dispatch.decline(granted);
             }
         };
@@ -261,11 +218,11 @@ impl ActivationActor {
     }
 
     fn begin_oversize_wait(&mut self, size: Size) {
-        self.waits += 1;
-        let number = self.waits;
+        let number = self.standing.next_wait();
         self.oversize = Some(Oversize { number, size });
         let input = super::Input::OversizeExpired { waiting: number };
-        self.later(self.shared.services.config.oversize_wait, input);
+        let wait = self.shared.services.config.oversize_wait;
+        self.shared.later(&self.key, wait, input);
     }
 
     pub(super) fn oversize_expired(&mut self, waiting: u64) {
@@ -273,7 +230,7 @@ impl ActivationActor {
             return;
         };
         // Suspended or frozen meanwhile: it waits anew when it is its turn.
-        let Some(class) = self.queued.clone().filter(|_| self.has_work()) else {
+        let Some(class) = self.standing.queued.clone().filter(|_| self.has_work()) else {
             return;
         };
         let services = &self.shared.services;
@@ -286,19 +243,6 @@ impl ActivationActor {
             self.key.instance
         );
         self.fail(FailureDetails::new("HistoryTooLarge", &message, true));
-    }
-
-    /// Sends itself an input when `delay` is over.
-    fn later(&self, delay: Duration, input: super::Input) {
-        self.shared.later(&self.key, delay, input);
-    }
-
-    /// Hands nothing out for a while.
-    pub(super) fn rest(&mut self, delay: Duration, avoid: Option<StreamId>) {
-        self.waits += 1;
-        let number = self.waits;
-        self.backing_off = Some(number);
-        self.later(delay, super::Input::Retry { number, avoid });
     }
 
     fn fail(&mut self, failure: FailureDetails) {
@@ -366,8 +310,7 @@ impl ActivationActor {
 
     fn accepted(&mut self, token: Token, before: Before, transition: Transition, reply: Reply<()>) {
         self.lease = None;
-        self.attempts = 0;
-        self.faults = 0;
+        self.standing.answered();
         self.must_embed = false;
         self.turn(before, transition);
         self.shared.services.dispatch.answered(token);
@@ -413,17 +356,7 @@ impl ActivationActor {
             return;
         }
         self.lease = None;
-        self.attempts += u32::from(is_given_back);
-        let delay = if is_given_back {
-            back_off(self.attempts)
-        } else {
-            Duration::ZERO
-        };
-        if delay.is_zero() {
-            self.consider(avoid);
-        } else {
-            self.rest(delay, avoid);
-        }
+        self.offer_again(avoid, is_given_back);
     }
 }
 

@@ -12,6 +12,7 @@ use super::ActivationActor;
 use super::episode::has_carried;
 use crate::error::Error;
 use crate::partition::Waiter;
+use crate::resident::Resident;
 use crate::turns::After;
 
 /// What is known of the instance before a turn, and needed after it.
@@ -81,8 +82,7 @@ impl ActivationActor {
             let start = std::sync::Arc::clone(&instance.start);
             self.write(|batch, key| batch.put_start(key, &start));
             // What the old one owes does not hold up the new one.
-            self.attempts = 0;
-            self.backing_off = None;
+            self.standing.begin_anew();
             self.oversize = None;
             self.answer_terminations();
         }

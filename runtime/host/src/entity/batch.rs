@@ -1,7 +1,5 @@
 //! Batches: when one is due, handing it out, and taking back what the worker decided.
 
-use std::time::Duration;
-
 use mainspring_core::entity::BatchResult;
 use mainspring_core::message::FailureDetails;
 use mainspring_core::wire;
@@ -10,7 +8,8 @@ use mainspring_entities::{Batch, Decision, Transition};
 use super::EntityActor;
 use crate::activation::{Input, Reply};
 use crate::clock;
-use crate::dispatch::{Class, Granted, Size, StreamId, Token, back_off};
+use crate::dispatch::{Class, Granted, Size, StreamId, Token};
+use crate::resident::Resident;
 
 /// The operations that are out with a worker.
 pub(super) struct Leased {
@@ -26,11 +25,6 @@ pub(super) struct Oversize {
 }
 
 impl EntityActor {
-    /// Whether operations may go out now.
-    pub(super) fn has_work(&self) -> bool {
-        self.lease.is_none() && self.entity.as_ref().is_some_and(|e| e.has_work())
-    }
-
     pub(super) fn class(&self) -> Class {
         let size = match self.oversize {
             Some(_) => Size::Unlimited,
@@ -39,30 +33,8 @@ impl EntityActor {
         Class::of_entity(&self.key.instance, size)
     }
 
-    /// Offers the next batch to the dispatcher, if there is one and nothing of this entity is out already.
-    pub(super) fn consider(&mut self, avoid: Option<StreamId>) {
-        // Whatever led here is decided and written.
-        self.shared.turns.borrow_mut().mark_whole();
-        if self.backing_off.is_some() || !self.has_work() {
-            return;
-        }
-        self.forget_oversize_unless_next();
-        let class = self.class();
-        if self.queued.as_ref() == Some(&class) {
-            return;
-        }
-        let dispatch = &self.shared.services.dispatch;
-        match dispatch.offer(&self.key, &class, avoid) {
-            Some(granted) => {
-                self.queued = None;
-                self.hand_out(granted);
-            }
-            None => self.queued = Some(class),
-        }
-    }
-
     /// Another operation may have come to the head meanwhile.
-    fn forget_oversize_unless_next(&mut self) {
+    pub(super) fn forget_oversize_unless_next(&mut self) {
         if self.oversize.is_none() {
             return;
         }
@@ -73,28 +45,15 @@ impl EntityActor {
         }
     }
 
-    /// A batch that is not to run now does not wait for a stream either.
-    pub(super) fn withdraw_unless_due(&mut self) {
-        if self.has_work() {
-            return;
+    /// After a turn: what is not to run now waits neither for a stream nor for a larger one.
+    pub(super) fn withdraw_what_is_not_due(&mut self) {
+        if !self.has_work() {
+            self.oversize = None;
         }
-        // What was too large has gone.
-        self.oversize = None;
-        if self.queued.take().is_some() {
-            self.shared.services.dispatch.withdraw(&self.key);
-        }
+        self.withdraw_unless_due();
     }
 
-    /// A stream has room for the batch that waited in the queue.
-    pub(super) fn granted(&mut self, granted: Granted) {
-        self.queued = None;
-        if self.backing_off.is_some() || !self.has_work() {
-            return self.shared.services.dispatch.decline(granted);
-        }
-        self.hand_out(granted);
-    }
-
-    fn hand_out(&mut self, granted: Granted) {
+    pub(super) fn hand_out_batch(&mut self, granted: Granted) {
         let limits = self.limits();
         let shared = std::rc::Rc::clone(&self.shared);
         let dispatch = &shared.services.dispatch;
@@ -134,8 +93,7 @@ impl EntityActor {
     }
 
     fn begin_oversize_wait(&mut self) {
-        self.waits += 1;
-        let number = self.waits;
+        let number = self.standing.next_wait();
         self.oversize = Some(Oversize { number });
         let input = Input::OversizeExpired { waiting: number };
         let wait = self.shared.services.config.oversize_wait;
@@ -147,15 +105,14 @@ impl EntityActor {
         if self.oversize.take_if(|o| o.number == waiting).is_none() {
             return;
         }
-        let Some(class) = self.queued.clone().filter(|_| self.has_work()) else {
+        let Some(class) = self.standing.queued.clone().filter(|_| self.has_work()) else {
             return;
         };
         let services = &self.shared.services;
         if services.dispatch.is_instance_receivable(&self.key, &class) {
             return self.begin_oversize_wait();
         }
-        self.queued = None;
-        self.shared.services.dispatch.withdraw(&self.key);
+        self.withdraw();
         self.fail_oversize();
         self.answer_viewers();
         self.consider(None);
@@ -226,8 +183,7 @@ impl EntityActor {
 
     fn accepted(&mut self, token: Token, mut transition: Transition, done: usize) {
         self.lease = None;
-        self.attempts = 0;
-        self.faults = 0;
+        self.standing.answered();
         self.done += done as u64;
         if let Some(entity) = &mut self.entity {
             entity.forget_recent(clock::now(), &mut transition);
@@ -248,26 +204,8 @@ impl EntityActor {
             return;
         }
         self.lease = None;
-        self.attempts += u32::from(is_given_back);
-        let delay = match is_given_back {
-            true => back_off(self.attempts),
-            false => Duration::ZERO,
-        };
         // What waited for the batch to come back: a lock, or its end.
         self.turn(Transition::default());
-        if delay.is_zero() {
-            self.consider(avoid);
-        } else {
-            self.rest(delay, avoid);
-        }
-    }
-
-    /// Hands nothing out for a while.
-    pub(super) fn rest(&mut self, delay: Duration, avoid: Option<StreamId>) {
-        self.waits += 1;
-        let number = self.waits;
-        self.backing_off = Some(number);
-        self.shared
-            .later(&self.key, delay, Input::Retry { number, avoid });
+        self.offer_again(avoid, is_given_back);
     }
 }

@@ -6,6 +6,7 @@ use mainspring_entities::Transition;
 
 use super::{EntityActor, is_over};
 use crate::clock;
+use crate::resident::Resident;
 
 impl EntityActor {
     /// Decides locks that can be had or are given back, and writes the whole turn into the open batch.
@@ -59,7 +60,7 @@ impl EntityActor {
         }
         self.mark_busy();
         self.note_turn();
-        self.withdraw_unless_due();
+        self.withdraw_what_is_not_due();
     }
 
     /// Puts a message into the own mailbox; it takes its place there once it is durable.

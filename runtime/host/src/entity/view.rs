@@ -6,6 +6,7 @@ use mainspring_entities::View;
 
 use super::EntityActor;
 use crate::activation::{Input, Reply};
+use crate::resident::Resident;
 
 /// Longest that an answer waits for operations that were queued when it was asked for (S-12.38).
 const WAIT_MAX: Duration = Duration::from_millis(200);
@@ -39,8 +40,7 @@ impl EntityActor {
         {
             return self.show(include_state, reply);
         }
-        self.waits += 1;
-        let number = self.waits;
+        let number = self.standing.next_wait();
         self.viewers.push(Viewer {
             number,
             until: self.done + waiting as u64,
