@@ -176,11 +176,12 @@ impl EntityActor {
 
     fn bring(&mut self, position: Position, message: Message, transition: &mut Transition) {
         let now = clock::now();
-        let operation = match &message {
-            Message::Operation(operation) => Some(operation.clone()),
+        let delayed = match &message {
+            Message::Operation(operation) if operation.scheduled_at.is_some() => {
+                Some(operation.clone())
+            }
             _ => None,
-        }
-        .filter(|operation| operation.scheduled_at.is_some());
+        };
         match self
             .require_entity()
             .arrive(position, message, now, transition)
@@ -188,7 +189,7 @@ impl EntityActor {
             Arrival::Queued => {}
             Arrival::Done => transition.removed.push(position),
             Arrival::Delayed(due) => {
-                if let Some(operation) = operation {
+                if let Some(operation) = delayed {
                     self.keep_aside(due, *operation);
                 }
                 transition.removed.push(position);
