@@ -1,8 +1,10 @@
-//! What most of these tests begin and end with: streams for one kind of work each, and a look at the store.
+//! What most of these tests begin and end with: streams for one kind of work each, critical sections, and a look at the store.
 
+use mainspring_proto::history_event::EventType;
 use mainspring_proto::{OrchestrationStatus, TerminateRequest};
-use mainspring_tests::entity::taking;
-use mainspring_tests::{Peer, Scheduler, WorkStream};
+use mainspring_tests::action::lock;
+use mainspring_tests::entity::{success, taking};
+use mainspring_tests::{Episode, Peer, Scheduler, WorkStream};
 
 /// Grace of these servers: long enough to answer within it, also on a loaded machine.
 pub const GRACE: &str = "1500ms";
@@ -62,4 +64,36 @@ pub async fn store_is_sound(mut scheduler: Scheduler) {
     let (code, out, err) =
         Scheduler::run(&["store", "check", "--data-dir", &folder.to_string_lossy()]);
     assert_eq!(code, Some(0), "{out}{err}");
+}
+
+/// Gives an entity a state, so that clients see who locks it.
+pub async fn create(peer: &Peer, stream: &mut WorkStream, entity: &str) {
+    peer.signal(entity, "set", "0").await;
+    let batch = stream.batch().await;
+    peer.settle(&batch, vec![success("0")], Some("0")).await;
+}
+
+/// An orchestration that asked for these locks, whether it has them or not.
+pub async fn ask(peer: &Peer, orchestrations: &mut WorkStream, id: &str, set: &[&str]) {
+    start(peer, id).await;
+    let episode = orchestrations.episode().await;
+    assert_eq!(episode.request.instance_id, id);
+    peer.answer(&episode, vec![lock(1, id, id, set)]).await;
+}
+
+/// The next episode, which has to be the one in which this orchestration enters its section.
+pub async fn granted(orchestrations: &mut WorkStream, id: &str) -> Episode {
+    let episode = orchestrations.episode().await;
+    assert_eq!(episode.request.instance_id, id);
+    assert_eq!(
+        episode.new_kinds(),
+        ["OrchestratorStarted", "EntityLockGranted"]
+    );
+    let grant = &episode.request.new_events[1];
+    assert_eq!(grant.event_id, -1);
+    let Some(EventType::EntityLockGranted(event)) = &grant.event_type else {
+        unreachable!("its kind was compared");
+    };
+    assert_eq!(event.critical_section_id, id);
+    episode
 }

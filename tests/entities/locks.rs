@@ -10,9 +10,11 @@ use mainspring_proto::{
 };
 use mainspring_tests::action::{call, complete, entity_message, lock, signal, unlock};
 use mainspring_tests::entity::{completed, fresh_guid, success};
-use mainspring_tests::{Episode, Peer, WorkStream, kinds};
+use mainspring_tests::{Peer, WorkStream, kinds};
 
-use crate::hands::{ends_as, entities, orchestrations, stage, stage_without_entities, start};
+use crate::hands::{
+    ask, create, ends_as, entities, granted, orchestrations, stage, stage_without_entities, start,
+};
 
 const A: &str = "@counter@a";
 const B: &str = "@counter@b";
@@ -20,35 +22,8 @@ const B: &str = "@counter@b";
 /// Gives both entities a state, so that clients see who locks them.
 async fn create_both(peer: &Peer, stream: &mut WorkStream) {
     for entity in [A, B] {
-        peer.signal(entity, "set", "0").await;
-        let batch = stream.batch().await;
-        peer.settle(&batch, vec![success("0")], Some("0")).await;
+        create(peer, stream, entity).await;
     }
-}
-
-/// An orchestration that asked for these locks, whether it has them or not.
-async fn ask(peer: &Peer, orchestrations: &mut WorkStream, id: &str, set: &[&str]) {
-    start(peer, id).await;
-    let episode = orchestrations.episode().await;
-    assert_eq!(episode.request.instance_id, id);
-    peer.answer(&episode, vec![lock(1, id, id, set)]).await;
-}
-
-/// The next episode, which has to be the one in which this orchestration enters its section.
-async fn granted(orchestrations: &mut WorkStream, id: &str) -> Episode {
-    let episode = orchestrations.episode().await;
-    assert_eq!(episode.request.instance_id, id);
-    assert_eq!(
-        episode.new_kinds(),
-        ["OrchestratorStarted", "EntityLockGranted"]
-    );
-    let grant = &episode.request.new_events[1];
-    assert_eq!(grant.event_id, -1);
-    let Some(EventType::EntityLockGranted(event)) = &grant.event_type else {
-        unreachable!("its kind was compared");
-    };
-    assert_eq!(event.critical_section_id, id);
-    episode
 }
 
 /// Who locks both entities.

@@ -11,36 +11,10 @@ use mainspring_tests::entity::{fresh_guid, success};
 use mainspring_tests::{Episode, Peer, WorkStream};
 use tonic::Code;
 
-use crate::hands::{ORCHESTRATOR, ends_as, stage, start, terminate};
+use crate::hands::{ORCHESTRATOR, ask, create, ends_as, granted, stage, start, terminate};
 
 const A: &str = "@counter@a";
 const B: &str = "@counter@b";
-
-/// Gives an entity a state, so that clients see who locks it.
-async fn create(peer: &Peer, stream: &mut WorkStream, entity: &str) {
-    peer.signal(entity, "set", "0").await;
-    let batch = stream.batch().await;
-    peer.settle(&batch, vec![success("0")], Some("0")).await;
-}
-
-/// An orchestration that asked for these locks, whether it has them or not.
-async fn ask(peer: &Peer, orchestrations: &mut WorkStream, id: &str, set: &[&str]) {
-    start(peer, id).await;
-    let episode = orchestrations.episode().await;
-    assert_eq!(episode.request.instance_id, id);
-    peer.answer(&episode, vec![lock(1, id, id, set)]).await;
-}
-
-/// The next episode, which has to be the one in which this orchestration enters its section.
-async fn granted(orchestrations: &mut WorkStream, id: &str) -> Episode {
-    let episode = orchestrations.episode().await;
-    assert_eq!(episode.request.instance_id, id);
-    assert_eq!(
-        episode.new_kinds(),
-        ["OrchestratorStarted", "EntityLockGranted"]
-    );
-    episode
-}
 
 /// An orchestration that holds both entities, one that waits for them, and operations that wait at both.
 async fn contended(

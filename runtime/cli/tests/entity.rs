@@ -7,7 +7,7 @@ mod process;
 
 use std::time::{Duration, Instant};
 
-use process::{Ended, Server, mainspring, run};
+use process::{Ended, Server, run};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -16,25 +16,12 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// Runs a subcommand of `entity`.
 fn entity(server: &Server, arguments: &[&str]) -> Ended {
-    mainspring()
-        .args(["entity", "--addr", &server.grpc])
-        .args(arguments)
-        .output()
-        .unwrap()
-        .into()
+    server.ask("entity", arguments)
 }
 
 /// The same; has to succeed, and returns what it printed.
 fn done(server: &Server, arguments: &[&str]) -> String {
-    let ended = entity(server, arguments);
-    assert_eq!(
-        ended.code,
-        Some(0),
-        "{arguments:?}: {}{}",
-        ended.out,
-        ended.err
-    );
-    ended.out
+    entity(server, arguments).done(arguments)
 }
 
 fn json(text: &str) -> Value {
@@ -236,19 +223,8 @@ fn an_input_may_come_from_a_file() {
 #[test]
 fn what_went_wrong_is_said_with_the_name_of_what_was_wrong() {
     let server = Server::start(&[]);
-    let says = |arguments: &[&str], parts: &[&str]| {
-        let ended = entity(&server, arguments);
-        assert_eq!(ended.code, Some(1), "{arguments:?}");
-        assert!(ended.err.starts_with("error: "), "{}", ended.err);
-        assert_eq!(ended.out, "", "{arguments:?}");
-        for part in parts {
-            assert!(
-                ended.err.contains(part),
-                "{arguments:?}: '{part}' is missing in {}",
-                ended.err
-            );
-        }
-    };
+    let says =
+        |arguments: &[&str], parts: &[&str]| entity(&server, arguments).failed(arguments, parts);
     says(
         &["get", "@counter@nobody"],
         &["'@counter@nobody'", "'default'"],

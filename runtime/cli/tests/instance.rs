@@ -179,19 +179,8 @@ fn a_wait_ends_with_the_instance_or_its_time() {
 fn what_went_wrong_is_said_with_the_name_of_what_was_wrong() {
     let server = Server::start(&[]);
     server.done(&["start", "n", "--id", "a"]);
-    let says = |arguments: &[&str], parts: &[&str]| {
-        let ended = server.instance(arguments);
-        assert_eq!(ended.code, Some(1), "{arguments:?}");
-        assert!(ended.err.starts_with("error: "), "{}", ended.err);
-        assert_eq!(ended.out, "", "{arguments:?}");
-        for part in parts {
-            assert!(
-                ended.err.contains(part),
-                "{arguments:?}: '{part}' is missing in {}",
-                ended.err
-            );
-        }
-    };
+    let says =
+        |arguments: &[&str], parts: &[&str]| server.instance(arguments).failed(arguments, parts);
     for action in [
         "get",
         "history",

@@ -48,6 +48,35 @@ impl From<Output> for Ended {
     }
 }
 
+#[allow(dead_code, reason = "each test binary uses its share of this module")]
+impl Ended {
+    /// What it printed; it has to have succeeded.
+    pub fn done(self, arguments: &[&str]) -> String {
+        assert_eq!(
+            self.code,
+            Some(0),
+            "{arguments:?}: {}{}",
+            self.out,
+            self.err
+        );
+        self.out
+    }
+
+    /// It has to have failed, and to have said all of `parts`.
+    pub fn failed(self, arguments: &[&str], parts: &[&str]) {
+        assert_eq!(self.code, Some(1), "{arguments:?}");
+        assert!(self.err.starts_with("error: "), "{}", self.err);
+        assert_eq!(self.out, "", "{arguments:?}");
+        for part in parts {
+            assert!(
+                self.err.contains(part),
+                "{arguments:?}: '{part}' is missing in {}",
+                self.err
+            );
+        }
+    }
+}
+
 /// Runs the binary to its end.
 #[allow(dead_code, reason = "each test binary uses its share of this module")]
 pub fn run(arguments: &[&str]) -> Ended {
@@ -128,27 +157,24 @@ impl Server {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Runs a subcommand of `instance` against this server.
-    pub fn instance(&self, arguments: &[&str]) -> Ended {
+    /// Runs a subcommand of `group`, such as `instance`, against this server.
+    pub fn ask(&self, group: &str, arguments: &[&str]) -> Ended {
         mainspring()
-            .args(["instance", "--addr", &self.grpc])
+            .args([group, "--addr", &self.grpc])
             .args(arguments)
             .output()
             .unwrap()
             .into()
     }
 
-    /// Runs a subcommand of `instance`, has to succeed, and returns what it printed.
+    /// Runs a subcommand of `instance`.
+    pub fn instance(&self, arguments: &[&str]) -> Ended {
+        self.ask("instance", arguments)
+    }
+
+    /// The same; has to succeed, and returns what it printed.
     pub fn done(&self, arguments: &[&str]) -> String {
-        let ended = self.instance(arguments);
-        assert_eq!(
-            ended.code,
-            Some(0),
-            "{arguments:?}: {}{}",
-            ended.out,
-            ended.err
-        );
-        ended.out
+        self.instance(arguments).done(arguments)
     }
 
     pub fn is_running(&mut self) -> bool {
