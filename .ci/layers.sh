@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Proves the dependency edges that must not exist, from what cargo itself resolves.
 #
-# The order is proto -> core -> entities -> store -> host -> server -> cli: a package may use what stands left of it. Beside the
-# order, each layer has outside crates that it never sees. A package's outside crates are all that it reaches without
+# The order is proto -> core -> entities -> store -> host -> server -> cli: a package may use what stands left of it. Beside it
+# stands proto -> sdk, which knows nothing of the scheduler's inside. Each layer has outside crates that it never sees. A package's outside crates are all that it reaches without
 # passing through another package of this workspace, so that `core` may see tonic through `proto` but not by itself.
 # Development dependencies have to keep the order, but may use any outside crate.
 #
@@ -26,6 +26,7 @@ import sys
 
 # What stands where, from the wire up. `bench` and `tests` may use all layers, and no layer may use them.
 ORDER = ["proto", "core", "entities", "store", "host", "server", "cli"]
+BESIDE = {"sdk": ["proto"]}
 ABOVE_ALL = ["bench", "tests"]
 
 ACTORS = {"actix", "actix-rt"}
@@ -46,6 +47,7 @@ NEVER = {
     "host": STORAGE | RPC,
     "server": ACTORS | STORAGE,
     "cli": ACTORS | STORAGE,
+    "sdk": ACTORS | STORAGE | (CHANCE_AND_CLOCKS - {"getrandom"}) | {"rustix", "tempfile"},
     "bench": ACTORS | STORAGE,
     "tests": set(),
 }
@@ -99,7 +101,8 @@ def violations(graph):
             other = layer(graph.names[target]) if target in graph.members else None
             if other is None or own in ABOVE_ALL:
                 continue
-            if other not in ORDER or ORDER.index(other) >= ORDER.index(own):
+            below = BESIDE[own] if own in BESIDE else ORDER[: ORDER.index(own)]
+            if other not in below:
                 found.append(f"{name} depends on {graph.names[target]}, which is not below it")
         if own != "tests":
             for crate, path in sorted(graph.outside(member).items()):
@@ -123,8 +126,13 @@ def planted(metadata):
     for position, lower in enumerate(present):
         for upper in present[position + 1 :]:
             yield f"{lower} -> {upper}", with_edge(by_layer[lower], by_layer[upper])
+    for own, below in BESIDE.items():
+        for other in present:
+            if other not in below:
+                yield f"{own} -> {other}", with_edge(by_layer[own], by_layer[other])
+            yield f"{other} -> {own}", with_edge(by_layer[other], by_layer[own])
     crates = {name: package for package, name in names.items() if layer(name) is None}
-    for own in [*ORDER, *ABOVE_ALL]:
+    for own in [*ORDER, *BESIDE, *ABOVE_ALL]:
         for crate in sorted(NEVER[own] & crates.keys()):
             if own in by_layer:
                 yield f"{own} -> {crate}", with_edge(by_layer[own], crates[crate])

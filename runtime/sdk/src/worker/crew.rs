@@ -1,0 +1,387 @@
+//! Those who do the work: threads for orchestrators, tasks for activities and entities.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc as channel;
+use std::thread::available_parallelism;
+
+use futures_util::FutureExt as _;
+use mainspring_proto::{
+    ActivityRequest, ActivityResponse, EntityBatchResult, EntityRequest, HistoryEvent,
+    OrchestratorResponse, StreamInstanceHistoryRequest, WorkItemFilters,
+};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::answer::{Answer, Answered, Kind};
+use super::item::{Episode, Item, Past, Work};
+use super::kept::Kept;
+use super::{Counters, OnMismatch, Settings};
+use crate::activity::ActivityContext;
+use crate::connection::Connection;
+use crate::convert::Payloads;
+use crate::entity::EntityId;
+use crate::error::{Error, Failure};
+use crate::orchestration::Outcome;
+use crate::registry::Registry;
+use crate::replay::{Instance, Trouble, panic_text};
+
+/// More orchestrator threads than this gain nothing: replay is a small part of a worker's work.
+const THREADS_MAX: usize = 4;
+
+/// Takes items, and gives answers through a channel.
+pub(crate) struct Crew {
+    threads: Vec<channel::Sender<Errand>>,
+    hasher: RandomState,
+    shared: Arc<Shared>,
+}
+
+/// What all of the crew need.
+struct Shared {
+    registry: Arc<Registry>,
+    connection: Connection,
+    payloads: Payloads,
+    settings: Settings,
+    answers: mpsc::UnboundedSender<Answered>,
+    counters: Arc<Counters>,
+    runtime: Handle,
+}
+
+/// What an orchestrator thread is asked for.
+enum Errand {
+    Run {
+        token: String,
+        episode: Episode,
+    },
+    /// The lane is gone: what is kept may be behind.
+    Forget,
+}
+
+impl Shared {
+    /// Tells an answer. If nobody takes answers any more, the worker is gone, and the item is delivered again.
+    fn tell(&self, answered: Answered) {
+        drop(self.answers.send(answered));
+    }
+}
+
+impl Crew {
+    pub(crate) fn start(
+        registry: Arc<Registry>,
+        connection: Connection,
+        settings: Settings,
+        answers: mpsc::UnboundedSender<Answered>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            registry,
+            payloads: connection.payloads().clone(),
+            connection,
+            settings,
+            answers,
+            counters,
+            runtime: Handle::current(),
+        });
+        let count = available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
+        let kept_max = shared.settings.kept_max.div_ceil(count);
+        let threads = (0..count)
+            .map(|_| {
+                let (errands, received) = channel::channel();
+                let bench = Bench {
+                    shared: Arc::clone(&shared),
+                    kept: Kept::new(kept_max),
+                };
+                std::thread::Builder::new()
+                    .name("orchestrators".to_owned())
+                    .spawn(move || bench.work(&received))
+                    .map_err(|error| {
+                        Error::Setting(format!("no thread can be started: {error}"))
+                    })?;
+                Ok(errands)
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self {
+            threads,
+            hasher: RandomState::new(),
+            shared,
+        })
+    }
+
+    pub(crate) fn filters(&self) -> WorkItemFilters {
+        self.shared.registry.filters()
+    }
+
+    /// Items that are not answered yet.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.shared.counters.in_flight.load(Ordering::Acquire)
+    }
+
+    /// An answer was handed to the lane.
+    pub(crate) fn answered(&self) {
+        self.shared
+            .counters
+            .in_flight
+            .fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The lane is gone.
+    pub(crate) fn forget(&self) {
+        for thread in &self.threads {
+            drop(thread.send(Errand::Forget));
+        }
+    }
+
+    /// Sets somebody to work on it.
+    pub(crate) fn take(&self, item: Item) {
+        self.shared
+            .counters
+            .in_flight
+            .fetch_add(1, Ordering::AcqRel);
+        let Item { token, work } = item;
+        match work {
+            Work::Episode(episode) => {
+                let thread = self.hasher.hash_one(&episode.instance) as usize % self.threads.len();
+                // A thread ends only with the crew.
+                drop(self.threads[thread].send(Errand::Run { token, episode }));
+            }
+            Work::Activity(request) => {
+                let shared = Arc::clone(&self.shared);
+                self.shared.runtime.spawn(activity(shared, token, *request));
+            }
+            Work::Entity(request) => {
+                let shared = Arc::clone(&self.shared);
+                self.shared.runtime.spawn(entity(shared, token, request));
+            }
+        }
+    }
+}
+
+async fn activity(shared: Arc<Shared>, token: String, request: ActivityRequest) {
+    let ctx = ActivityContext::new(&request);
+    let version = request.version.as_deref().unwrap_or_default();
+    let outcome: Outcome = match shared.registry.activity(&request.name, version) {
+        None => {
+            // Filters say what this worker has, so this is for another one.
+            tracing::warn!(
+                activity = request.name,
+                version,
+                "nothing is registered for it"
+            );
+            return shared.tell(Answered::abandon(token, Kind::Activity));
+        }
+        Some(handler) => {
+            // The handler's own first lines may panic, too.
+            let input = request.input.as_deref();
+            let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                handler.start(ctx, input, shared.payloads.clone())
+            }));
+            let result = match started {
+                Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
+            result.unwrap_or_else(|panic| Err(Failure::new("Panic", panic_text(&*panic))))
+        }
+    };
+    let (result, failure) = match outcome {
+        Ok(result) => (result, None),
+        Err(failure) => (None, Some(failure.into_details())),
+    };
+    Counters::add(&shared.counters.activities);
+    let response = ActivityResponse {
+        instance_id: request
+            .orchestration_instance
+            .map(|instance| instance.instance_id)
+            .unwrap_or_default(),
+        task_id: request.task_id,
+        result,
+        failure_details: failure,
+        completion_token: token.clone(),
+    };
+    shared.tell(Answered {
+        token,
+        answer: Answer::Activity(response),
+    });
+}
+
+async fn entity(shared: Arc<Shared>, token: String, request: EntityRequest) {
+    let handler = request
+        .instance_id
+        .parse::<EntityId>()
+        .ok()
+        .and_then(|id| shared.registry.entity(id.name()));
+    let Some(handler) = handler else {
+        tracing::warn!(entity = request.instance_id, "nothing is registered for it");
+        return shared.tell(Answered::abandon(token, Kind::Entity));
+    };
+    let result = handler.run(request, shared.payloads.clone()).await;
+    Counters::add(&shared.counters.entity_batches);
+    shared.tell(Answered {
+        answer: Answer::Entity(EntityBatchResult {
+            completion_token: token.clone(),
+            ..result
+        }),
+        token,
+    });
+}
+
+/// One orchestrator thread. No async runtime is entered here, so a future of one fails at once instead of working by chance.
+struct Bench {
+    shared: Arc<Shared>,
+    kept: Kept,
+}
+
+impl Bench {
+    fn work(mut self, errands: &channel::Receiver<Errand>) {
+        while let Ok(errand) = errands.recv() {
+            let kept_before = self.kept.len();
+            match errand {
+                Errand::Run { token, episode } => {
+                    let answered = self.episode(token, episode);
+                    self.note_kept(kept_before);
+                    self.shared.tell(answered);
+                }
+                Errand::Forget => {
+                    self.kept.clear();
+                    self.note_kept(kept_before);
+                }
+            }
+        }
+    }
+
+    fn note_kept(&self, before: usize) {
+        let counter = &self.shared.counters.kept;
+        let now = self.kept.len();
+        if now >= before {
+            counter.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            counter.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
+    fn episode(&mut self, token: String, episode: Episode) -> Answered {
+        let Episode {
+            instance: id,
+            execution,
+            past,
+            new,
+        } = episode;
+        let kept = self.kept.take(&id, &execution);
+        let mut instance = match self.resume(kept, &id, &execution, past) {
+            Ok(instance) => instance,
+            Err(Setback::Unreadable(reason)) => {
+                tracing::warn!(instance = id, reason, "the history cannot be read");
+                return Answered::abandon(token, Kind::Orchestration);
+            }
+            Err(Setback::Trouble(trouble)) => return self.trouble(token, id, trouble),
+        };
+        let answer = match instance.episode(&new) {
+            Ok(answer) => answer,
+            Err(trouble) => return self.trouble(token, id, trouble),
+        };
+        Counters::add(&self.shared.counters.episodes);
+        let is_over = answer.is_over;
+        let response = OrchestratorResponse {
+            instance_id: id.clone(),
+            actions: answer.actions,
+            custom_status: answer.custom_status,
+            completion_token: token.clone(),
+            ..Default::default()
+        };
+        if !is_over {
+            self.kept.put(id, execution, instance);
+        }
+        Answered {
+            token,
+            answer: Answer::Orchestration(response),
+        }
+    }
+
+    /// The instance as it was after its last episode: the one that was kept, if it is that far, or a new one after a replay.
+    fn resume(
+        &self,
+        kept: Option<Instance>,
+        id: &str,
+        execution: &str,
+        past: Past,
+    ) -> Result<Instance, Setback> {
+        let events = match past {
+            Past::Events(events) => events,
+            Past::Elsewhere => self.fetch(id, execution)?,
+        };
+        if let Some(mut instance) = kept
+            && let Some(rest) = events.get(instance.seen()..)
+            // The confirmations of its own last actions. If they are others, somebody else answered meanwhile.
+            && instance.replay(rest).is_ok()
+        {
+            return Ok(instance);
+        }
+        let mut instance = Instance::new(
+            Arc::clone(&self.shared.registry),
+            self.shared.payloads.clone(),
+        );
+        if !events.is_empty() {
+            Counters::add(&self.shared.counters.replays);
+        }
+        instance.replay(&events).map_err(Setback::Trouble)?;
+        Ok(instance)
+    }
+
+    /// Asks for a history that did not fit into the work item (S-3.26).
+    fn fetch(&self, id: &str, execution: &str) -> Result<Vec<HistoryEvent>, Setback> {
+        let connection = &self.shared.connection;
+        let request = connection.request(StreamInstanceHistoryRequest {
+            instance_id: id.to_owned(),
+            execution_id: Some(execution.to_owned()),
+            for_work_item_processing: true,
+        });
+        let fetched = self.shared.runtime.block_on(async {
+            let mut service = connection.service();
+            let mut chunks = service.stream_instance_history(request).await?.into_inner();
+            let mut events = Vec::new();
+            while let Some(chunk) = chunks.message().await? {
+                events.extend(chunk.events);
+            }
+            Ok::<_, tonic::Status>(events)
+        });
+        fetched.map_err(|status| Setback::Unreadable(status.to_string()))
+    }
+
+    fn trouble(&self, token: String, id: String, trouble: Trouble) -> Answered {
+        match trouble {
+            Trouble::Unknown { name, version } => {
+                tracing::warn!(
+                    instance = id,
+                    orchestration = name,
+                    version,
+                    "nothing is registered for it"
+                );
+                Answered::abandon(token, Kind::Orchestration)
+            }
+            Trouble::Mismatch(mismatch) => {
+                Counters::add(&self.shared.counters.mismatches);
+                tracing::error!(
+                    instance = id,
+                    event = mismatch.event,
+                    expected = mismatch.expected,
+                    found = mismatch.found,
+                    "the orchestrator does not do what its history says: it is not deterministic, or was changed"
+                );
+                match self.shared.settings.on_mismatch {
+                    OnMismatch::Abandon => Answered::abandon(token, Kind::Orchestration),
+                    OnMismatch::Fail => {
+                        let failure =
+                            Failure::new("NonDeterminism", mismatch.to_string()).non_retriable();
+                        Answered::failed_episode(token, id, failure)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Why an instance cannot go on from where it was.
+enum Setback {
+    Unreadable(String),
+    Trouble(Trouble),
+}
