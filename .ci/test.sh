@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Every test suite: Rust's, then the published Python and JavaScript SDKs against the debug binary.
+# Every test suite: Rust's, then the published SDKs against the debug binary, then programs in four languages side by side.
 #
-# tests/run installs what the SDK suites need; run alone, this script uses what is there. All suites run even if one
-# fails. A test that is ignored or skipped counts as failed: here every test is meant to run.
+# tests/run installs what the SDK suites need; run alone, this script uses what is there. LEFT_OUT names the languages, of
+# java and go, that are not there. All suites run even if one fails. A test that is ignored or skipped counts as
+# failed: here every test is meant to run.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,22 +47,37 @@ record rust "$rust_exit" "$(cargo_count passed)" "$(($(cargo_count failed) + $(c
 target="$(cargo metadata --no-deps --format-version 1 --locked | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')"
 export MAINSPRING_BIN="$target/debug/mainspring"
 
-begin "python: published SDK against $MAINSPRING_BIN"
-rm -f "$RESULTS/python.xml"
-"$PYTHON" -m pytest tests/interop/python -q -ra --junitxml="$RESULTS/python.xml"
-python_exit=$?
-read -r python_passed python_failed < <("$PYTHON" - "$RESULTS/python.xml" <<'PY'
+# Runs a folder of pytest tests as the suite of that name.
+run_pytest() {
+  local suite="$1" folder="$2" exit_code passed failed
+  rm -f "$RESULTS/$suite.xml"
+  "$PYTHON" -m pytest "$folder" -q -ra --junitxml="$RESULTS/$suite.xml"
+  exit_code=$?
+  read -r passed failed < <(junit_counts "$RESULTS/$suite.xml")
+  record "$suite" "$exit_code" "$passed" "$failed"
+}
+
+# Adds up JUnit reports: prints how many tests passed, and how many did not.
+junit_counts() {
+  "$PYTHON" - "$@" <<'PY'
 import sys, pathlib, xml.etree.ElementTree as xml
 passed = failed = 0
-if pathlib.Path(sys.argv[1]).exists():
-    for suite in xml.parse(sys.argv[1]).iter("testsuite"):
+for report in map(pathlib.Path, sys.argv[1:]):
+    for suite in xml.parse(report).iter("testsuite") if report.exists() else ():
         bad = sum(int(suite.get(kind, 0)) for kind in ("failures", "errors", "skipped"))
         failed += bad
         passed += max(int(suite.get("tests", 0)) - bad, 0)
 print(passed, failed)
 PY
-)
-record python "$python_exit" "$python_passed" "$python_failed"
+}
+
+# Whether a language is there to be tested.
+has() {
+  [[ " ${LEFT_OUT:-} " != *" $1 "* ]]
+}
+
+begin "python: published SDK against $MAINSPRING_BIN"
+run_pytest python tests/interop/python
 
 begin "js: published SDK against $MAINSPRING_BIN"
 rm -f "$RESULTS/js.tap"
@@ -77,5 +93,48 @@ js_count() {
 }
 js_failed=$(($(js_count fail) + $(js_count cancelled) + $(js_count skipped) + $(js_count todo)))
 record js "$js_exit" "$(js_count pass)" "$js_failed"
+
+if has java; then
+  begin "java: published SDK against $MAINSPRING_BIN"
+  rm -rf tests/interop/java/target/surefire-reports
+  mvn -q -B -f tests/interop/java/pom.xml test
+  java_exit=$?
+  read -r java_passed java_failed < <(junit_counts tests/interop/java/target/surefire-reports/*.xml)
+  record java "$java_exit" "$java_passed" "$java_failed"
+fi
+
+if has go; then
+  begin "go: published SDK against $MAINSPRING_BIN"
+  (cd tests/interop/go && go test -count=1 -timeout 600s -json ./...) >"$RESULTS/go.json"
+  go_exit=$?
+  # Tests with parts count as their parts. What a failed one printed is shown.
+  read -r go_passed go_failed < <("$PYTHON" - "$RESULTS/go.json" <<'PY'
+import json, sys
+ended, printed = {}, {}
+for line in open(sys.argv[1], encoding="utf-8"):
+    event = json.loads(line)
+    name = event.get("Test")
+    if name and event["Action"] in ("pass", "fail", "skip"):
+        ended[name] = event["Action"]
+    elif name and event["Action"] == "output":
+        printed.setdefault(name, []).append(event["Output"])
+leaves = {name: end for name, end in ended.items() if not any(other.startswith(name + "/") for other in ended)}
+for name, end in leaves.items():
+    if end != "pass":
+        print("".join(printed.get(name, [])), file=sys.stderr)
+passed = sum(end == "pass" for end in leaves.values())
+print(passed, len(leaves) - passed)
+PY
+  )
+  record go "$go_exit" "$go_passed" "$go_failed"
+fi
+
+if has java && has go; then
+  begin "languages: programs of four SDKs in one hub, samples, skills"
+  INTEROP_JAVA_CLASSPATH="$PWD/tests/interop/java/target/classes:$(cat tests/interop/java/target/classpath.txt)"
+  INTEROP_GO_PROGRAM="$PWD/tests/.env/go-program"
+  export INTEROP_JAVA_CLASSPATH INTEROP_GO_PROGRAM
+  run_pytest languages tests/interop/languages
+fi
 
 [ "$failed_suites" -eq 0 ]
