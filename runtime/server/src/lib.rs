@@ -16,9 +16,12 @@
 //! is open. **Stop**: readiness is taken back, the host ends streams and waits and brings what it accepted to disk,
 //! connections close, the store closes.
 //!
-//! In reading order: [`Config`], [`Server`], `life`, `grpc`, `http`.
+//! [`Embedded`] is the same without ports, for a program that has the scheduler in its own process.
+//!
+//! In reading order: [`Config`], [`Server`], [`Embedded`], `life`, `grpc`, `http`.
 
 mod config;
+mod embedded;
 mod error;
 mod grpc;
 mod http;
@@ -26,5 +29,6 @@ mod life;
 mod server;
 
 pub use config::{Bearer, Config, INBOUND_BYTES_MAX, PAYLOAD_BYTES_CEILING};
+pub use embedded::{Embedded, Services};
 pub use error::Error;
 pub use server::Server;

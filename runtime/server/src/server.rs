@@ -25,7 +25,7 @@ use crate::life::Life;
 
 /// Longest that connections are waited for once everything accepted is on disk. Together with what the host takes to stop,
 /// and with closing the store, it stays within the 10 s that supervisors give.
-const DRAIN_WAIT_MAX: Duration = Duration::from_millis(8_500);
+pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_millis(8_500);
 
 /// How often a thread that met a fatal error looks whether the server drains.
 const FATAL_INTERVAL: Duration = Duration::from_millis(50);
@@ -59,9 +59,9 @@ pub struct Server {
 }
 
 /// The store, and the scheduler that works on it.
-struct Opened {
-    store: Arc<FjallStore>,
-    host: Host,
+pub(crate) struct Opened {
+    pub(crate) store: Arc<FjallStore>,
+    pub(crate) host: Host,
 }
 
 impl Server {
@@ -236,7 +236,7 @@ impl Serving {
 }
 
 /// Closes the store, and waits for those who still hold it, so that its folder can be opened again when this returns.
-async fn close(store: Arc<FjallStore>, deadline: Instant) -> Result<(), Error> {
+pub(crate) async fn close(store: Arc<FjallStore>, deadline: Instant) -> Result<(), Error> {
     let store = blocking(move || store.close().map(|()| store)).await??;
     let deadline = deadline.min(Instant::now() + RELEASE_WAIT_MAX);
     while Arc::strong_count(&store) > 1 && Instant::now() < deadline {
@@ -252,7 +252,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Opens the store on a thread of its own, which holds up neither the runtime nor the end of the process.
-fn open(
+pub(crate) fn open(
     config: &Config,
     met: mpsc::Sender<mainspring_store::Error>,
     is_stopping: Arc<AtomicBool>,
@@ -295,7 +295,7 @@ fn open_now(
     Ok(Opened { store, host })
 }
 
-async fn bind(
+pub(crate) async fn bind(
     address: SocketAddr,
     purpose: &'static str,
 ) -> Result<(TcpListener, SocketAddr), Error> {
@@ -327,7 +327,7 @@ fn identity(config: &Config) -> Result<Option<Identity>, Error> {
     }
 }
 
-fn answered(
+pub(crate) fn answered(
     result: Result<Result<Opened, Error>, oneshot::error::RecvError>,
 ) -> Result<Opened, Error> {
     result.expect("the thread that opens the store answers, unless it panicked")
@@ -342,7 +342,7 @@ fn flatten<T>(result: Result<Result<T, Error>, tokio::task::JoinError>) -> Resul
 }
 
 /// Ends a task that has no end of its own.
-struct AbortOnDrop<T>(JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

@@ -1,0 +1,1 @@
+//! Nothing: the samples are the files beside this one.
