@@ -48,7 +48,7 @@ async fn validate(_: ActivityContext, order: Order) -> Result<()> {
 /// Stands for a payment provider that is busy at times. The key lets it recognise a repeat.
 async fn pay(ctx: ActivityContext, cents: u64) -> Result<String> {
     static TRIES: AtomicU32 = AtomicU32::new(0);
-    if TRIES.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+    if TRIES.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
         println!("payment provider is busy");
         return Err(Failure::new("Busy", "try again"));
     }

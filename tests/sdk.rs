@@ -10,6 +10,8 @@ mod entities;
 mod instances;
 #[path = "sdk/orchestrations.rs"]
 mod orchestrations;
+#[path = "sdk/python.rs"]
+mod python;
 
 use std::time::Duration;
 

@@ -7,6 +7,9 @@
 //! orchestrator may do, [`Entity`] and [`Operation`] are entities, `replay` runs one orchestration against its history,
 //! [`Worker`] brings work items to all of them, [`Client`] starts and asks.
 
+#[doc = include_str!("determinism.md")]
+pub mod determinism {}
+
 mod activity;
 mod client;
 mod connection;

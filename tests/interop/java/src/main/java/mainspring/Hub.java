@@ -25,9 +25,11 @@ public final class Hub implements AutoCloseable {
     private final ManagedChannel connection;
     private final AtomicInteger streams = new AtomicInteger();
     public final Channel channel;
+    public final String name;
 
     /** A null name leaves the choice to the scheduler. */
     public Hub(String host, int port, String name) {
+        this.name = name;
         connection = ManagedChannelBuilder.forAddress(host, port).usePlaintext().maxInboundMessageSize(8 << 20).build();
         channel = ClientInterceptors.intercept(connection, new ClientInterceptor() {
             @Override

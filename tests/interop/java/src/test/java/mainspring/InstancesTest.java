@@ -15,6 +15,7 @@ import com.microsoft.durabletask.OrchestrationStatusQueryResult;
 import com.microsoft.durabletask.PurgeInstanceCriteria;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
@@ -84,10 +85,15 @@ class InstancesTest extends Suite {
 
     @Test
     void aVersionIsKeptAndMayBeAnything() throws Exception {
-        // S-16.1
+        // S-16.1. This SDK does not tell it: the scheduler's own command line does.
         echoes();
         NewOrchestrationInstanceOptions options = new NewOrchestrationInstanceOptions().setVersion("2.0-β").setInput("x");
-        assertEquals("x", output(client.scheduleNewOrchestrationInstance("echo", options), String.class));
+        String id = client.scheduleNewOrchestrationInstance("echo", options);
+        assertEquals("x", output(id, String.class));
+        Process shown = new ProcessBuilder(Scheduler.binary(), "instance", "get", id, "--json", "--hub", hub.name,
+                "--addr", "127.0.0.1:" + Scheduler.shared().port()).start();
+        String state = new String(shown.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        assertTrue(state.contains("2.0-β"), state);
     }
 
     @Test
