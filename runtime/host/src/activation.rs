@@ -122,9 +122,10 @@ pub(crate) enum Input {
 
     // Workers.
     Granted(Granted),
-    /// `bytes`: encoded size of the response.
+    /// `bytes`: encoded size of the response. `is_named`: it brought the token itself; else the lease was found by the instance.
     Completed {
         token: Token,
+        is_named: bool,
         result: Box<EpisodeResult>,
         bytes: usize,
         reply: Reply<()>,
@@ -434,10 +435,11 @@ impl Resident for ActivationActor {
             Input::Granted(granted) => self.granted(granted),
             Input::Completed {
                 token,
+                is_named,
                 result,
                 bytes,
                 reply,
-            } => self.completed(token, *result, bytes, reply),
+            } => self.completed(token, is_named, *result, bytes, reply),
             Input::LeaseLost {
                 token,
                 avoid,

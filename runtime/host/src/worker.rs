@@ -59,9 +59,11 @@ impl Host {
                 return Err(Error::invalid(message));
             }
             let bytes = response.encoded_len();
+            let is_named = !response.completion_token.is_empty();
             let result = Box::new(wire::episode_result(response)?);
             self.ask(key.clone(), |reply| Input::Completed {
                 token,
+                is_named,
                 result,
                 bytes,
                 reply,

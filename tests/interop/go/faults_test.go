@@ -141,6 +141,46 @@ func TestAnAnswerThatComesAfterTheItemWasHandedOutAgainChangesNothing(t *testing
 	}
 }
 
+func TestOfTwoAnswersToOneEpisodeTheSecondIsIgnored(t *testing.T) {
+	// S-4.5, S-4.17: the same episode is with two workers, and neither names a token.
+	_, h := own(t, "--orchestration-lease-max", "1s")
+	other := connect(t, h.address, "default")
+	var ran atomic.Int64
+	waits := func(began, release chan struct{}) orchestrators {
+		var episodes atomic.Int64
+		return orchestrators{"waits": func(ctx *task.OrchestrationContext) (any, error) {
+			if episodes.Add(1) == 1 {
+				close(began)
+				<-release
+			}
+			var number int
+			if err := ctx.CallActivity("plusOne", task.WithActivityInput(1)).Await(&number); err != nil {
+				return nil, err
+			}
+			return number, ctx.WaitForSingleEvent("go", -1).Await(nil)
+		}}
+	}
+	counts := activities{"plusOne": func(ctx task.ActivityContext) (any, error) { ran.Add(1); return plusOne(ctx) }}
+	firstBegan, firstRelease := make(chan struct{}), make(chan struct{})
+	otherBegan, otherRelease := make(chan struct{}), make(chan struct{})
+	h.work(waits(firstBegan, firstRelease), counts)
+	id := h.start("waits", nil)
+	<-firstBegan
+	// The lease runs out, and the other worker gets the same.
+	other.work(waits(otherBegan, otherRelease), counts)
+	<-otherBegan
+	answers := func(wanted int64) func() bool {
+		return func() bool { return h.answers.Load()+other.answers.Load() == wanted }
+	}
+	close(firstRelease)
+	until(t, "the first answer counted, and the activity's result is taken", answers(2))
+	close(otherRelease)
+	until(t, "the second answer came", answers(3))
+	must(t, h.RaiseEvent(h.ctx, id, "go"))
+	equal(t, output[int](h, id), 2)
+	equal(t, ran.Load(), 1)
+}
+
 func TestAnAnswerTooLargeToBeReceivedLosesNothingElse(t *testing.T) {
 	// S-13.28
 	_, h := own(t)
@@ -174,6 +214,106 @@ func TestAnAnswerTooLargeToBeReceivedLosesNothingElse(t *testing.T) {
 		equal(t, state.SerializedOutput, "2")
 	}
 	equal(t, runs.Load(), 2)
+}
+
+func TestAnEpisodesAnswerTooLargeToBeReceivedLosesNothingElse(t *testing.T) {
+	// S-13.28: the answer names no lease, so that the streams of its connection end, and what they held comes again.
+	_, h := own(t)
+	var tries atomic.Int64
+	began, release := make(chan struct{}, 100), make(chan struct{})
+	h.work(orchestrators{
+		"large": func(*task.OrchestrationContext) (any, error) {
+			if tries.Add(1) == 1 {
+				return strings.Repeat("x", 70<<20), nil
+			}
+			return "small", nil
+		},
+		"holds": func(ctx *task.OrchestrationContext) (any, error) {
+			var number int
+			if err := ctx.GetInput(&number); err != nil {
+				return nil, err
+			}
+			err := ctx.CallActivity("holds", task.WithActivityInput(number)).Await(&number)
+			return number, err
+		},
+	}, activities{"holds": func(ctx task.ActivityContext) (any, error) {
+		began <- struct{}{}
+		<-release
+		return plusOne(ctx)
+	}})
+	var others []api.InstanceID
+	for number := 0; number < 20; number++ {
+		others = append(others, h.start("holds", number))
+	}
+	for range others {
+		<-began
+	}
+	large := h.start("large", nil)
+	until(t, "the answer was made", func() bool { return tries.Load() >= 1 })
+	recovery, cancel := context.WithTimeout(h.ctx, 10*time.Second)
+	defer cancel()
+	state, err := h.WaitForOrchestrationCompletion(recovery, large)
+	must(t, err)
+	equal(t, state.SerializedOutput, `"small"`)
+	equal(t, tries.Load(), 2)
+	close(release)
+	for number, id := range others {
+		equal(t, output[int](h, id), number+1)
+	}
+}
+
+func TestAHistoryThatTheWorkerCannotReceiveFailsItsInstanceAndNothingElse(t *testing.T) {
+	// S-13.20, S-1.11: the channel of this SDK takes 4 MiB.
+	_, h := own(t, "--oversize-wait", "1s")
+	h.work(orchestrators{"collects": func(ctx *task.OrchestrationContext) (any, error) {
+		var count, sum int
+		if err := ctx.GetInput(&count); err != nil {
+			return nil, err
+		}
+		for number := 0; number < count; number++ {
+			var text string
+			if err := ctx.CallActivity("makes").Await(&text); err != nil {
+				return nil, err
+			}
+			sum += len(text)
+		}
+		return sum, nil
+	}}, activities{"makes": func(task.ActivityContext) (any, error) { return strings.Repeat("x", 1_000_000-2), nil }})
+	before := h.calls.Load()
+	told := h.failed(h.start("collects", 5))
+	equal(t, told.ErrorType, "HistoryTooLarge")
+	equal(t, output[int](h, h.start("collects", 3)), 3*(1_000_000-2))
+	// No stream broke over it.
+	equal(t, h.calls.Load(), before)
+}
+
+func TestAReaderThatDiedWithItsStreamOpenTakesNoMoreWorkOnceItsLeasesRanOut(t *testing.T) {
+	// S-13.24: the SDK opens the next stream on the same connection.
+	_, h := own(t, "--orchestration-lease-max", "4s")
+	h.readerDies.Store(true)
+	h.work(orchestrators{"echoes": func(ctx *task.OrchestrationContext) (any, error) {
+		var text string
+		err := ctx.GetInput(&text)
+		return text, err
+	}}, nil)
+	// The one item that the dead reader got is answered: only what is sent from now on is lost on it.
+	equal(t, output[string](h, h.start("echoes", "first")), "first")
+	until(t, "the worker has another stream", func() bool { return h.calls.Load() >= 4 })
+	batch := func(patience time.Duration) {
+		var ids []api.InstanceID
+		for number := 0; number < 20; number++ {
+			ids = append(ids, h.start("echoes", "x"))
+		}
+		limited, cancel := context.WithTimeout(h.ctx, patience)
+		defer cancel()
+		for _, id := range ids {
+			_, err := h.WaitForOrchestrationCompletion(limited, id)
+			must(t, err)
+		}
+	}
+	batch(14 * time.Second)
+	// Faster than a lease runs out: nothing was sent to the stream that nobody reads.
+	batch(3500 * time.Millisecond)
 }
 
 func TestAWorkerThatStoppedListeningIsReplacedByItsSuccessorOnTheSameConnection(t *testing.T) {
@@ -231,4 +371,44 @@ func TestAWorkerDoesNotStormAServerThatDrainsRefusesOrIsGone(t *testing.T) {
 			h.ended("back")
 		})
 	}
+}
+
+func TestALateAnswerToAnEpisodeThatAnotherWorkerHasAnsweredIsNotTakenForTheNextOnes(t *testing.T) {
+	// S-4.4, S-4.17: neither of them has a token.
+	_, h := own(t, "--orchestration-lease-max", "1s")
+	first, second := make(chan struct{}), make(chan struct{})
+	var heldBy, runBy atomic.Int64
+	code := func(hold func()) orchestrators {
+		return orchestrators{"waits": func(ctx *task.OrchestrationContext) (any, error) {
+			hold()
+			var a, b int
+			if err := ctx.CallActivity("plusOne", task.WithActivityInput(1)).Await(&a); err != nil {
+				return nil, err
+			}
+			hold()
+			if err := ctx.CallActivity("plusOne", task.WithActivityInput(10)).Await(&b); err != nil {
+				return nil, err
+			}
+			return a + b, nil
+		}}
+	}
+	h.work(code(func() {
+		if heldBy.Add(1) == 1 {
+			<-first
+		}
+	}), activities{"plusOne": plusOne})
+	id := h.start("waits", nil)
+	until(t, "the first has it", func() bool { return heldBy.Load() == 1 })
+	other := connect(t, h.address, "default")
+	other.work(code(func() {
+		// Once in the first episode, and twice in the second: at the replay, and then where it goes on.
+		if runBy.Add(1) == 3 {
+			<-second
+		}
+	}), activities{"plusOne": plusOne})
+	until(t, "the second holds the second episode", func() bool { return runBy.Load() == 3 })
+	close(first)
+	until(t, "the late answer is in", func() bool { return h.answers.Load() >= 1 })
+	close(second)
+	equal(t, output[int](h, id), 13)
 }

@@ -52,10 +52,11 @@ func TestActivitiesRunOneAfterTheOther(t *testing.T) {
 }
 
 func TestManyActivitiesRunAtOnceAndAllAreCounted(t *testing.T) {
-	// S-4.1: this SDK sends its actions in random order.
+	// S-4.1: this SDK sends its actions in random order. S-13.6: it states no limit, so that the scheduler has one of 100.
 	for _, width := range []int{100, 1000} {
 		t.Run(fmt.Sprint(width), func(t *testing.T) {
 			h := freshHub(t)
+			var running, most atomic.Int64
 			h.work(orchestrators{"fan": func(ctx *task.OrchestrationContext) (any, error) {
 				var tasks []task.Task
 				for number := 0; number < width; number++ {
@@ -70,8 +71,17 @@ func TestManyActivitiesRunAtOnceAndAllAreCounted(t *testing.T) {
 					sum += number
 				}
 				return sum, nil
-			}}, activities{"plusOne": plusOne})
+			}}, activities{"plusOne": func(ctx task.ActivityContext) (any, error) {
+				now := running.Add(1)
+				defer running.Add(-1)
+				for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+				}
+				return plusOne(ctx)
+			}})
 			equal(t, output[int](h, h.start("fan", nil)), width*(width+1)/2)
+			if most.Load() > 100 {
+				t.Fatalf("%d activities at once", most.Load())
+			}
 		})
 	}
 }
@@ -144,8 +154,23 @@ func TestAFailureReachesTheCallerAndFailsTheOrchestration(t *testing.T) {
 	if caught := output[string](h, h.start("catches", nil)); !strings.Contains(caught, "ünlucky") {
 		t.Fatal(caught)
 	}
-	id := h.start("fails", nil)
-	equal(t, h.ended(id).RuntimeStatus, api.RUNTIME_STATUS_FAILED)
+	told := h.failed(h.start("fails", nil))
+	equal(t, told.ErrorType, "*errors.errorString")
+	if !strings.Contains(told.ErrorMessage, "ünlucky") {
+		t.Fatal(told)
+	}
+}
+
+func TestAnActivityThatPanicsFailsAlone(t *testing.T) {
+	// S-5.3: the SDK turns the panic into a failure.
+	h := freshHub(t)
+	h.work(orchestrators{"fails": func(ctx *task.OrchestrationContext) (any, error) {
+		return nil, ctx.CallActivity("panics").Await(nil)
+	}, "echoes": echoes}, activities{"panics": func(task.ActivityContext) (any, error) { panic("oh no") }, "echo": echo})
+	if told := h.failed(h.start("fails", nil)); !strings.Contains(told.ErrorMessage, "panic: oh no") {
+		t.Fatal(told)
+	}
+	equal(t, output[string](h, h.start("echoes", "x")), "x")
 }
 
 func TestAnActivityThatNobodyHasFails(t *testing.T) {
@@ -154,7 +179,18 @@ func TestAnActivityThatNobodyHasFails(t *testing.T) {
 	h.work(orchestrators{"calls": func(ctx *task.OrchestrationContext) (any, error) {
 		return nil, ctx.CallActivity("nobody").Await(nil)
 	}}, nil)
-	equal(t, h.ended(h.start("calls", nil)).RuntimeStatus, api.RUNTIME_STATUS_FAILED)
+	if told := h.failed(h.start("calls", nil)); !strings.Contains(told.ErrorMessage, "nobody") {
+		t.Fatal(told)
+	}
+}
+
+func TestAnOrchestratorThatNobodyHasFails(t *testing.T) {
+	// A worker of this SDK takes every orchestration of its hub (S-13.9), and fails what it does not have.
+	h := freshHub(t)
+	h.work(orchestrators{"other": listens}, nil)
+	if told := h.failed(h.start("nobody", nil)); !strings.Contains(told.ErrorMessage, "nobody") {
+		t.Fatal(told)
+	}
 }
 
 func parentOf(id string) task.Orchestrator {
@@ -178,6 +214,7 @@ func child(ctx *task.OrchestrationContext) (any, error) {
 }
 
 func TestAChildWithAnIdOfItsOwnGivesItsOutput(t *testing.T) {
+	// S-7.4
 	h := freshHub(t)
 	h.work(orchestrators{"parent": parentOf("the-child"), "child": child}, nil)
 	equal(t, output[string](h, h.start("parent", nil)), "x by the-child")
@@ -215,6 +252,44 @@ func TestAFailedChildIsTriedAgainAndItsFailureReachesTheParent(t *testing.T) {
 	equal(t, attempts.Load(), 2)
 }
 
+func TestAChildWhoseIdIsTakenFailsInItsParentAndDisturbsNobody(t *testing.T) {
+	// S-7.6
+	h := freshHub(t)
+	h.work(orchestrators{"parent": func(ctx *task.OrchestrationContext) (any, error) {
+		err := ctx.CallSubOrchestrator("listens", task.WithSubOrchestrationInstanceID("taken")).Await(nil)
+		return err.Error(), nil
+	}, "listens": listens}, nil)
+	id := h.start("listens", nil, api.WithInstanceID("taken"))
+	_, err := h.WaitForOrchestrationStart(h.ctx, id)
+	must(t, err)
+	if told := output[string](h, h.start("parent", nil)); !strings.Contains(told, "taken") {
+		t.Fatal(told)
+	}
+	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithEventPayload("undisturbed")))
+	equal(t, output[string](h, id), "undisturbed")
+}
+
+func TestManyChildrenWithoutIdsRunAtOnce(t *testing.T) {
+	// S-7.3: the ids that the scheduler makes differ.
+	h := freshHub(t)
+	h.work(orchestrators{"parent": func(ctx *task.OrchestrationContext) (any, error) {
+		var children []task.Task
+		for number := 0; number < 100; number++ {
+			children = append(children, ctx.CallSubOrchestrator("child", task.WithSubOrchestratorInput("x")))
+		}
+		told := map[string]bool{}
+		for _, child := range children {
+			var by string
+			if err := child.Await(&by); err != nil {
+				return nil, err
+			}
+			told[by] = true
+		}
+		return len(told), nil
+	}, "child": child}, nil)
+	equal(t, output[int](h, h.start("parent", nil)), 100)
+}
+
 func TestANewGenerationBeginsWithItsInputAndTheEventsThatNobodyTook(t *testing.T) {
 	// S-3.17, S-3.18, S-3.21
 	h := freshHub(t)
@@ -240,6 +315,32 @@ func TestANewGenerationBeginsWithItsInputAndTheEventsThatNobodyTook(t *testing.T
 	}
 	must(t, h.ResumeOrchestration(h.ctx, id, ""))
 	equal(t, output[int](h, id), 10)
+}
+
+func TestEventsThatNobodyTookAreForgottenUnlessToldToKeepThem(t *testing.T) {
+	// S-3.18: only what the SDK carries over goes on; what has not been delivered yet does.
+	h := freshHub(t)
+	h.work(orchestrators{"forgets": func(ctx *task.OrchestrationContext) (any, error) {
+		var round int
+		if err := ctx.GetInput(&round); err != nil {
+			return nil, err
+		}
+		if round == 0 {
+			if err := ctx.WaitForSingleEvent("next", -1).Await(nil); err != nil {
+				return nil, err
+			}
+			ctx.ContinueAsNew(1)
+			return nil, nil
+		}
+		err := ctx.WaitForSingleEvent("kept", 200*time.Millisecond).Await(nil)
+		return errors.Is(err, task.ErrTaskCanceled), nil
+	}}, nil)
+	id := h.start("forgets", 0)
+	_, err := h.WaitForOrchestrationStart(h.ctx, id)
+	must(t, err)
+	must(t, h.RaiseEvent(h.ctx, id, "kept"))
+	must(t, h.RaiseEvent(h.ctx, id, "next"))
+	equal(t, output[bool](h, id), true)
 }
 
 func TestTheCustomStatusIsSetReplacedAndCleared(t *testing.T) {

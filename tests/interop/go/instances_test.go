@@ -53,7 +53,19 @@ func TestEventsArriveInOrderBeforeAndAfterTheStart(t *testing.T) {
 	equal(t, output[string](h, id), "[0 1 2 3 4 5]")
 }
 
+func TestAnEventThatNobodyCanTakeIsDropped(t *testing.T) {
+	// S-8.4, S-8.5
+	h := freshHub(t)
+	h.work(orchestrators{"listens": listens}, nil)
+	must(t, h.RaiseEvent(h.ctx, "later", "go", api.WithEventPayload("too early")))
+	id := h.start("listens", nil, api.WithInstanceID("later"))
+	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithEventPayload("right")))
+	equal(t, output[string](h, id), "right")
+	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithEventPayload("too late")))
+}
+
 func TestAWaitForAnEventWithATimeLimitIsCancelled(t *testing.T) {
+	// S-6.1: the time limit is a timer beside the wait.
 	h := freshHub(t)
 	h.work(orchestrators{"impatient": func(ctx *task.OrchestrationContext) (any, error) {
 		err := ctx.WaitForSingleEvent("never", 100*time.Millisecond).Await(nil)
@@ -109,6 +121,55 @@ func TestTerminatingTakesTheChildrenAlongOrNotAsTold(t *testing.T) {
 	}
 }
 
+func TestASuspendedOrchestrationCanBeTerminated(t *testing.T) {
+	// S-9.10, S-4.15: this SDK answers with nothing while it is suspended.
+	h := freshHub(t)
+	h.work(orchestrators{"listens": listens}, nil)
+	id := h.start("listens", nil)
+	_, err := h.WaitForOrchestrationStart(h.ctx, id)
+	must(t, err)
+	must(t, h.SuspendOrchestration(h.ctx, id, ""))
+	must(t, h.TerminateOrchestration(h.ctx, id, api.WithRawOutput("7")))
+	state := h.ended(id)
+	equal(t, state.RuntimeStatus, api.RUNTIME_STATUS_TERMINATED)
+	equal(t, state.SerializedOutput, "7")
+	// What has ended is not terminated again, and nobody minds (S-9.7).
+	must(t, h.TerminateOrchestration(h.ctx, id, api.WithRawOutput("8")))
+	equal(t, h.state(id).SerializedOutput, "7")
+}
+
+func TestNobodyCanBeSuspendedWhoDoesNotExist(t *testing.T) {
+	// S-9.2, S-9.4
+	h := freshHub(t)
+	equal(t, code(h.SuspendOrchestration(h.ctx, "nobody", "")), codes.NotFound)
+	equal(t, code(h.ResumeOrchestration(h.ctx, "nobody", "")), codes.NotFound)
+}
+
+func TestAnInstanceIsPendingUntilItsFirstStepIsDone(t *testing.T) {
+	// S-2.4, S-2.11: created no earlier than the client's clock said.
+	h := freshHub(t)
+	began, release := make(chan struct{}, 1), make(chan struct{})
+	h.work(orchestrators{"slow": func(*task.OrchestrationContext) (any, error) {
+		began <- struct{}{}
+		<-release
+		return nil, nil
+	}}, nil)
+	before := time.Now()
+	id := h.start("slow", nil)
+	<-began
+	short, cancel := context.WithTimeout(h.ctx, 200*time.Millisecond)
+	defer cancel()
+	_, err := h.WaitForOrchestrationStart(short, id)
+	equal(t, errors.Is(err, context.DeadlineExceeded), true)
+	state := h.state(id)
+	equal(t, state.RuntimeStatus, api.RUNTIME_STATUS_PENDING)
+	if state.CreatedAt.Before(before) {
+		t.Fatalf("created at %v, before %v", state.CreatedAt, before)
+	}
+	close(release)
+	h.ended(id)
+}
+
 func code(err error) codes.Code {
 	if inner := errors.Unwrap(err); inner != nil {
 		err = inner
@@ -134,6 +195,16 @@ func TestAnIdThatExistsIsRefusedIgnoredOrTakenOver(t *testing.T) {
 	equal(t, code(err), codes.AlreadyExists)
 	_, err = h.ScheduleNewOrchestration(h.ctx, "listens", api.WithInstanceID("one"), policy(api.REUSE_ID_ACTION_ERROR))
 	equal(t, code(err), codes.AlreadyExists)
+	if !strings.Contains(err.Error(), "orchestration instance already exists") {
+		t.Fatal(err) // S-10.4
+	}
+	// Its status is not one of those listed.
+	failed := api.WithOrchestrationIdReusePolicy(&api.OrchestrationIdReusePolicy{
+		Action:          api.REUSE_ID_ACTION_TERMINATE,
+		OperationStatus: []api.OrchestrationStatus{api.RUNTIME_STATUS_FAILED},
+	})
+	_, err = h.ScheduleNewOrchestration(h.ctx, "listens", api.WithInstanceID("one"), failed)
+	equal(t, code(err), codes.AlreadyExists)
 	h.start("listens", nil, api.WithInstanceID("one"), policy(api.REUSE_ID_ACTION_IGNORE))
 	equal(t, h.state(id).CreatedAt, created)
 	h.start("listens", nil, api.WithInstanceID("one"), policy(api.REUSE_ID_ACTION_TERMINATE))
@@ -142,6 +213,8 @@ func TestAnIdThatExistsIsRefusedIgnoredOrTakenOver(t *testing.T) {
 	}
 	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithEventPayload("second")))
 	equal(t, output[string](h, id), "second")
+	_, err = h.ScheduleNewOrchestration(h.ctx, "listens", api.WithInstanceID("one"), policy(api.REUSE_ID_ACTION_ERROR))
+	equal(t, code(err), codes.AlreadyExists)
 	h.start("listens", nil, api.WithInstanceID("one"))
 	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithEventPayload("third")))
 	equal(t, output[string](h, id), "third")
@@ -159,6 +232,25 @@ func TestAMissingInstanceIsNotFoundAndPurgedOnesAreGone(t *testing.T) {
 	must(t, h.PurgeOrchestrationState(h.ctx, id))
 	_, err = h.FetchOrchestrationMetadata(h.ctx, id)
 	equal(t, errors.Is(err, api.ErrInstanceNotFound), true)
+}
+
+func TestAPurgeTakesTheChildrenAlongOrNotAsToldAndNothingThatIsActive(t *testing.T) {
+	// S-11.18, S-11.19
+	h := freshHub(t)
+	h.work(orchestrators{"parent": parentOf("a-child"), "child": child, "listens": listens}, nil)
+	for _, recursive := range []bool{false, true} {
+		id := h.start("parent", nil)
+		output[string](h, id)
+		must(t, h.PurgeOrchestrationState(h.ctx, id, api.WithRecursivePurge(recursive)))
+		_, err := h.FetchOrchestrationMetadata(h.ctx, id)
+		equal(t, errors.Is(err, api.ErrInstanceNotFound), true)
+		_, err = h.FetchOrchestrationMetadata(h.ctx, "a-child")
+		equal(t, errors.Is(err, api.ErrInstanceNotFound), recursive)
+	}
+	id := h.start("listens", nil)
+	equal(t, code(h.PurgeOrchestrationState(h.ctx, id)), codes.FailedPrecondition)
+	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithEventPayload("still there")))
+	equal(t, output[string](h, id), "still there")
 }
 
 func TestAWaitEndsWithItsDeadlineOrWithTheInstance(t *testing.T) {
@@ -199,13 +291,59 @@ func TestAPayloadOfAMillionBytesGoesThrough(t *testing.T) {
 	equal(t, output[string](h, h.start("echoes", payload)), payload)
 }
 
-func TestAnInputOneByteOverTheLimitIsRefusedByName(t *testing.T) {
+func TestWhatAClientSendsOneByteOverTheLimitIsRefusedByName(t *testing.T) {
 	// S-14.3
 	h := freshHub(t)
+	id := h.start("listens", nil)
 	_, err := h.ScheduleNewOrchestration(h.ctx, "echoes", api.WithRawInput(strings.Repeat("x", limit+1)))
-	equal(t, code(err), codes.InvalidArgument)
-	if !strings.Contains(err.Error(), fmt.Sprint(limit)) {
-		t.Fatal(err)
+	for what, err := range map[string]error{
+		"input":  err,
+		"event":  h.RaiseEvent(h.ctx, id, "go", api.WithRawEventData(strings.Repeat("x", limit+1))),
+		"output": h.TerminateOrchestration(h.ctx, id, api.WithRawOutput(strings.Repeat("x", limit+1))),
+	} {
+		equal(t, code(err), codes.InvalidArgument)
+		if !strings.Contains(err.Error(), fmt.Sprint(limit)) || !strings.Contains(err.Error(), fmt.Sprint(limit+1)) {
+			t.Fatal(what, err)
+		}
+	}
+	h.work(orchestrators{"listens": func(ctx *task.OrchestrationContext) (any, error) {
+		var heard string
+		err := ctx.WaitForSingleEvent("go", -1).Await(&heard)
+		return len(heard), err
+	}}, nil)
+	must(t, h.RaiseEvent(h.ctx, id, "go", api.WithRawEventData(`"`+strings.Repeat("x", limit-2)+`"`)))
+	equal(t, output[int](h, id), limit-2)
+}
+
+func TestAnOrchestrationWhoseAnswerIsOneByteOverTheLimitFailsByName(t *testing.T) {
+	// S-14.4
+	h := freshHub(t)
+	makes := func(size int) string { return strings.Repeat("x", size) }
+	h.work(orchestrators{
+		"output": func(ctx *task.OrchestrationContext) (any, error) {
+			var size int
+			err := ctx.GetInput(&size)
+			return makes(size - 2), err
+		},
+		"status": func(ctx *task.OrchestrationContext) (any, error) {
+			var size int
+			err := ctx.GetInput(&size)
+			ctx.SetCustomStatus(makes(size))
+			return "", err
+		},
+		"call": func(ctx *task.OrchestrationContext) (any, error) {
+			var size int
+			if err := ctx.GetInput(&size); err != nil {
+				return nil, err
+			}
+			return "", ctx.CallActivity("takes", task.WithRawActivityInput(makes(size))).Await(nil)
+		},
+	}, activities{"takes": func(task.ActivityContext) (any, error) { return nil, nil }})
+	for _, name := range []string{"output", "status", "call"} {
+		output[string](h, h.start(name, limit))
+		told := h.failed(h.start(name, limit+1))
+		equal(t, told.ErrorType, "PayloadTooLarge")
+		equal(t, told.IsNonRetriable, true)
 	}
 }
 
@@ -235,6 +373,7 @@ func TestAResultOneByteOverTheLimitFailsTheTaskAndNothingElse(t *testing.T) {
 }
 
 func TestLettersOfAllScriptsSurvive(t *testing.T) {
+	// S-8.3, S-14.2: payloads, ids and names are never interpreted.
 	h := freshHub(t)
 	h.work(orchestrators{"echoes": echoes}, activities{"echo": echo})
 	text := "Grüße, 世界, שלום, 🦀 \u0001 \"\\"
@@ -247,13 +386,25 @@ func TestTheHubOfTheMetadataKeepsInstancesApartAndWithoutItTheFallbackServes(t *
 	// S-1.5, S-1.6
 	h := freshHub(t)
 	h.start("echoes", "x", api.WithInstanceID("here"))
-	other := connect(t, sharedScheduler(t).grpc, "go-other")
+	other := connect(t, sharedScheduler(t).grpc, "go-nobodys")
 	_, err := other.FetchOrchestrationMetadata(h.ctx, "here")
 	equal(t, errors.Is(err, api.ErrInstanceNotFound), true)
 	nowhere := connect(t, sharedScheduler(t).grpc, "")
-	nowhere.start("echoes", "x", api.WithInstanceID("in-the-fallback-hub"))
+	id := nowhere.start("echoes", "x")
 	byName := connect(t, sharedScheduler(t).grpc, "default")
-	equal(t, byName.state("in-the-fallback-hub").Name, "echoes")
+	equal(t, byName.state(id).Name, "echoes")
+}
+
+func TestAHubThatDoesNotExistIsRefusedByName(t *testing.T) {
+	// S-1.7, S-1.10: also by Hello, or the worker would reconnect without a pause.
+	s, _ := own(t)
+	h := connect(t, s.grpc, "nowhere")
+	_, err := h.ScheduleNewOrchestration(h.ctx, "echoes")
+	equal(t, code(err), codes.NotFound)
+	if !strings.Contains(err.Error(), "nowhere") {
+		t.Fatal(err)
+	}
+	equal(t, code(h.tryToWork(h.ctx, orchestrators{"echoes": echoes}, nil)), codes.NotFound)
 }
 
 func TestAFinishedInstanceStartsAgainWithTheSameIdAndInput(t *testing.T) {

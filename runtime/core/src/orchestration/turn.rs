@@ -25,6 +25,24 @@ pub(super) struct Turn {
 }
 
 impl Orchestration {
+    /// Whether a response asks for something that this generation's history has already: then it answers an earlier episode. Only for
+    /// responses without a token, whose SDKs number their actions upwards from 0 and use no number twice; others do (S-3.8).
+    pub fn has_actions_of(&self, result: &EpisodeResult) -> bool {
+        let record = &self.record;
+        result.actions.iter().any(|action| match action {
+            Action::ScheduleTask { id, .. }
+            | Action::CreateChild { id, .. }
+            | Action::CreateTimer { id, .. }
+            | Action::SendEvent { id, .. }
+            | Action::SendEntityMessage { id, .. } => match *id {
+                // `ExecutionStarted` has this one, too.
+                0 => record.schedulings > 0,
+                id => id > 0 && id <= record.event_id_max,
+            },
+            Action::Terminate { .. } | Action::Complete(_) | Action::Rewind { .. } => false,
+        })
+    }
+
     /// Accepts a worker's response to an episode (S-3.12, S-4.1).
     ///
     /// What the response cannot have (a payload over the limit, an illegal lock set) fails the instance instead of the call: an error would only

@@ -259,10 +259,20 @@ impl ActivationActor {
     pub(super) fn completed(
         &mut self,
         token: Token,
+        is_named: bool,
         result: EpisodeResult,
         bytes: usize,
         reply: Reply<()>,
     ) {
+        // Found by the instance alone, the lease that is out need not be the one that was meant: a worker that lost an
+        // earlier episode may answer it now, long after another did (S-4.4, S-4.17).
+        if !is_named
+            && let Some(instance) = &self.instance
+            && instance.has_actions_of(&result)
+        {
+            self.shared.services.dispatch.answered_late(&self.key);
+            return self.shared.answer(move || drop(reply.send(Ok(()))));
+        }
         let Some(leased) = self.lease.as_mut().filter(|l| l.token == token) else {
             return self.shared.answer(move || drop(reply.send(Ok(()))));
         };

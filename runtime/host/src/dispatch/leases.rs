@@ -340,6 +340,11 @@ impl Dispatch {
         self.late_from(state, stream);
     }
 
+    /// An answer that named an instance was meant for an earlier episode than the one that is out.
+    pub(crate) fn answered_late(&self, key: &InstanceKey) {
+        self.late_answer(&mut self.lock(), key, None);
+    }
+
     fn late_from(&self, state: &mut State, stream: Option<StreamId>) {
         if let Some(stream) = stream {
             self.heard_from(state, stream);
