@@ -8,9 +8,16 @@ use mainspring_sdk::{Client, Connection, Worker};
 use mainspring_server::{Config, Embedded};
 
 /// Why a scheduler cannot be opened, served or closed; its text is made for the operator.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct SchedulerError(#[from] mainspring_server::Error);
+
+/// The text, too: a `main` that ends with the error prints it so.
+impl fmt::Debug for SchedulerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
 
 /// A scheduler in this process, on a data folder that no other process may use meanwhile.
 ///
