@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mainspring_sdk::{
-    ActivityContext, Error, Failure, OnMismatch, OrchestrationContext, Result, RetryPolicy, Status,
-    named,
+    ActivityContext, Error, Failure, History, OnMismatch, OrchestrationContext, Result,
+    RetryPolicy, Status, named, testing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -213,4 +213,58 @@ async fn a_mismatch_fails_the_instance_where_the_worker_is_told_so() {
     let instance = client.start(waits, ()).await.unwrap();
     let error = instance.result_within(PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("NonDeterminism"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_history_tells_whether_changed_code_still_fits() {
+    async fn before(ctx: OrchestrationContext, number: u64) -> Result<u64> {
+        let number = ctx.call(double, number).await?;
+        ctx.event::<()>("go").await?;
+        Ok(ctx.call(double, number).await?)
+    }
+    async fn more_at_the_end(ctx: OrchestrationContext, number: u64) -> Result<u64> {
+        let number = before(ctx.clone(), number).await?;
+        Ok(ctx.call(double, number).await?)
+    }
+    async fn more_at_the_start(ctx: OrchestrationContext, number: u64) -> Result<u64> {
+        ctx.timer(Duration::from_secs(1)).await;
+        before(ctx, number).await
+    }
+    async fn shorter(ctx: OrchestrationContext, number: u64) -> Result<u64> {
+        Ok(ctx.call(double, number).await?)
+    }
+    let (_scheduler, client) = served();
+    let _worker = client
+        .worker()
+        .orchestration(before)
+        .activity(double)
+        .start()
+        .unwrap();
+    let instance = client.start(before, 5).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("order.history");
+    // OrchestratorStarted, ExecutionStarted, TaskScheduled, OrchestratorStarted, TaskCompleted.
+    let waiting = loop {
+        let history = instance.history().await.unwrap();
+        if history.len() == 5 {
+            history.save(&file).unwrap();
+            break History::load(&file).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(testing::replay(before, &waiting), Ok(()));
+    assert_eq!(testing::replay(more_at_the_end, &waiting), Ok(()));
+    let mismatch = testing::replay(more_at_the_start, &waiting).unwrap_err();
+    assert_eq!(
+        (mismatch.event, mismatch.found.as_str()),
+        (3, "a timer (id 1)")
+    );
+    let mismatch = testing::replay(shorter, &waiting).unwrap_err();
+    assert_eq!(mismatch.found, "the code's end");
+    instance.raise_event("go", ()).await.unwrap();
+    assert_eq!(instance.result_within(PATIENCE).await.unwrap(), 20);
+    let ended = instance.history().await.unwrap();
+    assert_eq!(testing::replay(before, &ended), Ok(()));
+    let mismatch = testing::replay(more_at_the_end, &ended).unwrap_err();
+    assert_eq!(mismatch.found, "activity 'double' (id 3)");
 }

@@ -21,6 +21,8 @@ mod orchestration;
 mod registry;
 mod replay;
 mod retry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod worker;
 

@@ -161,6 +161,25 @@ impl Instance {
         self.finish()
     }
 
+    /// Whether the code, too, has come to where its history ends.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rest(&self, has_ended: bool) -> Result<(), Mismatch> {
+        let asks = self.life.as_ref().and_then(|life| {
+            let state = life.shared.state();
+            state.actions.values().next().map(describe_action)
+        });
+        match (asks, self.result.is_some()) {
+            (Some(action), _) => Err(self.mismatch("nothing more yet", action)),
+            (None, true) if !has_ended => {
+                Err(self.mismatch("code that goes on", "the code's end".to_owned()))
+            }
+            (None, false) if has_ended => {
+                Err(self.mismatch("the code's end", "code that goes on".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn feed(&mut self, event: &HistoryEvent, is_replaying: bool) -> Result<(), Trouble> {
         self.seen += 1;
         if self.nudge.is_foreign.load(Ordering::Acquire) {

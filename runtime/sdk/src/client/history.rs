@@ -33,6 +33,11 @@ impl History {
         self.events.is_empty()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn events(&self) -> &[HistoryEvent] {
+        &self.events
+    }
+
     /// Writes it to a file: a `HistoryChunk` of the protocol, in protobuf.
     ///
     /// # Errors
