@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use mainspring_tests::python;
 use tempfile::TempDir;
 
 /// The program of a sample, which `cargo test --workspace` has built beside the tests.
@@ -32,13 +33,9 @@ fn check_command(name: &str) {
 
 fn start(name: &str, arguments: &[&str], folder: &TempDir) -> Child {
     check_command(name);
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".env/python/bin/python");
-    let mut command = Command::new(program(name));
-    if python.exists() {
-        command.env("SAMPLE_PYTHON", python);
-    }
-    command
+    Command::new(program(name))
         .args(arguments)
+        .env("SAMPLE_PYTHON", python())
         .current_dir(folder.path())
         .env("SAMPLE_ADDRESS", "127.0.0.1:0")
         .stdout(Stdio::piped())

@@ -1,6 +1,7 @@
 //! What tests of the whole program share: a real server process, and workers and clients that are driven by hand.
 //!
 //! - [`Scheduler`]: the binary, in a folder of its own, on ports that the system chose; killed, stopped, restarted.
+//! - [`python`]: an interpreter with the published SDK.
 //! - [`Peer`]: one connection, with a hub and a user agent, to call anything and to open work streams.
 //! - [`WorkStream`], [`Episode`], [`Activity`]: what a worker is handed, item by item.
 //! - [`entity`]: batches of operations of an entity, and what clients do with entities.
@@ -27,4 +28,4 @@ pub use crew::{Conduct, Crew};
 pub use history::check_history;
 pub use peer::{Activity, Client, Episode, PATIENCE, Peer, WorkStream, kinds, patiently};
 pub use run::{Outcome, Run, Section};
-pub use scheduler::Scheduler;
+pub use scheduler::{Scheduler, python};

@@ -208,6 +208,16 @@ impl Drop for Scheduler {
     }
 }
 
+/// A Python that has the published SDK: `SAMPLE_PYTHON`, else the one that `tests/run` has set up, else `python3`.
+pub fn python() -> PathBuf {
+    let prepared = Path::new(env!("CARGO_MANIFEST_DIR")).join(".env/python/bin/python");
+    match std::env::var_os("SAMPLE_PYTHON") {
+        Some(python) => python.into(),
+        None if prepared.exists() => prepared,
+        None => "python3".into(),
+    }
+}
+
 /// `MAINSPRING_BIN`, else the binary that was built beside the tests.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("MAINSPRING_BIN") {

@@ -1,11 +1,10 @@
 //! Rust and Python share a hub: each calls what the other has.
-//!
-//! The Python is the one that `tests/run` has set up, or whichever `SAMPLE_PYTHON` names.
 
 use std::path::Path;
 use std::process::{Child, Command};
 
 use mainspring_sdk::{ActivityContext, OrchestrationContext, Result};
+use mainspring_tests::python;
 use serde::{Deserialize, Serialize};
 
 use crate::{PATIENCE, served};
@@ -35,13 +34,8 @@ impl Drop for Worker {
 }
 
 fn python_worker(address: &str) -> Worker {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("SAMPLE_PYTHON")
-        .unwrap_or_else(|| tests.join(".env/python/bin/python").into());
-    let worker = Command::new(python)
-        .arg(tests.join("sdk/python_worker.py"))
-        .arg(address)
-        .spawn();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/python_worker.py");
+    let worker = Command::new(python()).arg(script).arg(address).spawn();
     Worker(worker.unwrap())
 }
 

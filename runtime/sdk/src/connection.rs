@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use mainspring_proto::client::TaskHubSidecarServiceClient;
+use mainspring_proto::{HistoryEvent, StreamInstanceHistoryRequest};
 use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{ClientTlsConfig, Endpoint};
@@ -183,6 +184,24 @@ impl Connection {
         TaskHubSidecarServiceClient::new(self.transport.clone())
             .max_decoding_message_size(INBOUND_BYTES_MAX)
             .max_encoding_message_size(usize::MAX)
+    }
+
+    /// The whole history that is asked for, in one piece.
+    pub(crate) async fn history(
+        &self,
+        request: StreamInstanceHistoryRequest,
+    ) -> Result<Vec<HistoryEvent>, tonic::Status> {
+        let request = self.request(request);
+        let mut chunks = self
+            .service()
+            .stream_instance_history(request)
+            .await?
+            .into_inner();
+        let mut events = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            events.extend(chunk.events);
+        }
+        Ok(events)
     }
 
     /// A call with what every call carries.

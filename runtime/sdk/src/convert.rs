@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::error::{Failure, Result};
+
 /// What can be an input, an output, an event or a state: anything that serde writes and reads.
 ///
 /// It is implemented for every such type; nobody implements it by hand.
@@ -91,6 +93,22 @@ impl Payloads {
             }
         };
         Ok((text != NULL).then_some(text))
+    }
+
+    /// The same where it belongs to a task: what cannot be written fails it, and names what it was.
+    pub(crate) fn write<T: Serialize + ?Sized>(
+        &self,
+        what: &str,
+        value: &T,
+    ) -> Result<Option<String>> {
+        self.encode(value)
+            .map_err(|reason| Failure::payload(format!("the {what} cannot be written: {reason}")))
+    }
+
+    /// Reads what belongs to a task: what cannot be read fails it, and names what it was.
+    pub(crate) fn read<T: DeserializeOwned>(&self, what: &str, text: Option<&str>) -> Result<T> {
+        self.decode(text)
+            .map_err(|reason| Failure::payload(format!("the {what} {reason}")))
     }
 
     /// Absent and empty text read as `null`.

@@ -16,7 +16,7 @@ use mainspring_proto::{OperationAction, SendSignalAction, StartNewOrchestrationA
 use serde::Serialize;
 
 use crate::convert::{Payload, Payloads};
-use crate::error::{Failure, Result, type_name_of};
+use crate::error::{Result, type_name_of};
 use crate::handler::Orchestration;
 use crate::time::timestamp;
 
@@ -227,15 +227,9 @@ fn apply<'a, E: Entity, Op: Operation<E>>(
     ctx: &'a EntityContext,
 ) -> Applied<'a> {
     Box::pin(async move {
-        let unreadable = |reason| Failure::new("PayloadError", reason).non_retriable();
-        let operation: Op = ctx
-            .payloads
-            .decode(input.as_deref())
-            .map_err(|reason| unreadable(format!("the input {reason}")))?;
+        let operation: Op = ctx.payloads.read("input", input.as_deref())?;
         let output = operation.apply(entity, ctx).await?;
-        ctx.payloads
-            .encode(&output)
-            .map_err(|reason| unreadable(format!("the output cannot be written: {reason}")))
+        ctx.payloads.write("output", &output)
     })
 }
 
@@ -306,7 +300,7 @@ impl EntityContext {
         input: impl Serialize,
         at: Option<SystemTime>,
     ) -> Result<()> {
-        let input = self.encode(&input)?;
+        let input = self.payloads.write("input", &input)?;
         self.act(OperationActionType::SendSignal(SendSignalAction {
             instance_id: entity.to_string(),
             name: operation.into(),
@@ -344,7 +338,7 @@ impl EntityContext {
         id: impl Into<String>,
         version: Option<String>,
     ) -> Result<()> {
-        let input = self.encode(&input)?;
+        let input = self.payloads.write("input", &input)?;
         let start = StartNewOrchestrationAction {
             instance_id: id.into(),
             name: name.into(),
@@ -354,13 +348,6 @@ impl EntityContext {
         };
         self.act(OperationActionType::StartNewOrchestration(start));
         Ok(())
-    }
-
-    fn encode(&self, value: &impl Serialize) -> Result<Option<String>> {
-        self.payloads.encode(value).map_err(|reason| {
-            let message = format!("the input cannot be written: {reason}");
-            Failure::new("PayloadError", message).non_retriable()
-        })
     }
 
     fn act(&self, action: OperationActionType) {

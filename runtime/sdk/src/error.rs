@@ -42,6 +42,11 @@ impl Failure {
         })
     }
 
+    /// An input, output or state that cannot be written or read. Trying again would not help.
+    pub(crate) fn payload(reason: impl Into<String>) -> Self {
+        Self::new("PayloadError", reason).non_retriable()
+    }
+
     /// A failure from anything that can be shown, for error types that are no `std::error::Error`.
     pub fn other(error: impl fmt::Display) -> Self {
         Self::new("Error", error.to_string())
@@ -203,7 +208,7 @@ impl TaskError {
                 outer.details.is_non_retriable = !failure.is_retriable();
                 outer.caused_by(failure.clone())
             }
-            Self::Payload { .. } => Failure::new("PayloadError", self.to_string()).non_retriable(),
+            Self::Payload { .. } => Failure::payload(self.to_string()),
             Self::Misuse(_) => Failure::new("Misuse", self.to_string()).non_retriable(),
         }
     }

@@ -224,7 +224,7 @@ impl OrchestrationContext {
         &self,
         futures: impl IntoIterator<Item = F>,
     ) -> Vec<F::Output> {
-        join::JoinAll::new(futures).await
+        join::join_all(futures).await
     }
 
     /// All outputs, or the first failure; the other tasks go on unseen.
@@ -339,15 +339,7 @@ impl OrchestrationContext {
             section.end_call(entity);
         }
         match outcome {
-            Ok(output) => {
-                shared
-                    .payloads
-                    .decode(output.as_deref())
-                    .map_err(|reason| TaskError::Payload {
-                        task: task(),
-                        reason: format!("the output {reason}"),
-                    })
-            }
+            Ok(output) => shared.read(task, "the output", output.as_deref()),
             Err(failure) => Err(task::failed(task(), failure)),
         }
     }

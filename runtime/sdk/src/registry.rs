@@ -11,7 +11,7 @@ use mainspring_proto::{
 use crate::activity::ActivityContext;
 use crate::convert::{Payload, Payloads};
 use crate::entity::{Entity, EntityHost};
-use crate::error::{Error, Failure};
+use crate::error::Error;
 use crate::handler::{Activity, BoxFuture, Orchestration};
 use crate::orchestration::{OrchestrationContext, Outcome};
 
@@ -67,9 +67,9 @@ impl<F: Orchestration<I, O>, I: Payload, O: Payload> AnyOrchestration for Typed<
     ) -> BoxFuture<Outcome> {
         let handler = Arc::clone(&self.handler);
         Box::pin(async move {
-            let input = read_input(&payloads, input.as_deref())?;
+            let input = payloads.read("input", input.as_deref())?;
             let output = handler.run(ctx, input).await?;
-            write_output(&payloads, &output)
+            payloads.write("output", &output)
         })
     }
 }
@@ -81,26 +81,13 @@ impl<F: Activity<I, O>, I: Payload, O: Payload> AnyActivity for Typed<F, I, O> {
         input: Option<&str>,
         payloads: Payloads,
     ) -> BoxFuture<Outcome> {
-        let input = match read_input(&payloads, input) {
+        let input = match payloads.read("input", input) {
             Ok(input) => input,
             Err(failure) => return Box::pin(std::future::ready(Err(failure))),
         };
         let future = self.handler.run(ctx, input);
-        Box::pin(async move { write_output(&payloads, &future.await?) })
+        Box::pin(async move { payloads.write("output", &future.await?) })
     }
-}
-
-fn read_input<T: Payload>(payloads: &Payloads, input: Option<&str>) -> Result<T, Failure> {
-    payloads.decode(input).map_err(|reason| {
-        Failure::new("PayloadError", format!("the input {reason}")).non_retriable()
-    })
-}
-
-fn write_output<T: Payload>(payloads: &Payloads, output: &T) -> Outcome {
-    payloads.encode(output).map_err(|reason| {
-        let message = format!("the output cannot be written: {reason}");
-        Failure::new("PayloadError", message).non_retriable()
-    })
 }
 
 /// Code under a name: for certain versions, and for any other.

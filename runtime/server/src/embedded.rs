@@ -8,7 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use mainspring_host::Host;
@@ -25,7 +25,7 @@ use crate::grpc::bearer::Token;
 use crate::grpc::gate::Gate;
 use crate::grpc::{self, Readiness, listener};
 use crate::life::Life;
-use crate::server::{AbortOnDrop, DRAIN_WAIT_MAX, answered, bind, close, open};
+use crate::server::{AbortOnDrop, DRAIN_WAIT_MAX, answered, bind, close, open, stop};
 
 /// A scheduler whose store is open and whose services can be called.
 ///
@@ -139,15 +139,7 @@ impl Embedded {
         let deadline = Instant::now() + DRAIN_WAIT_MAX;
         self.life.drain();
         self.readiness.set(false).await;
-        self.is_stopping.store(true, Ordering::Release);
-        tokio::select! {
-            biased;
-            Some(error) = self.fatal.recv() => return Err(Error::Store(error)),
-            () = self.host.stop() => {}
-        }
-        if let Ok(error) = self.fatal.try_recv() {
-            return Err(Error::Store(error));
-        }
+        stop(&self.host, &mut self.fatal, &self.is_stopping).await?;
         self.readiness.end().await;
         if let Some(mut beside) = self.beside {
             drop(beside.stop);

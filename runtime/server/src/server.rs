@@ -216,22 +216,32 @@ impl Serving {
                 }
             },
         };
-        self.is_stopping.store(true, Ordering::Release);
-        tokio::select! {
-            biased;
-            Some(error) = self.fatal.recv() => return Err(Error::Store(error)),
-            () = opened.host.stop() => {}
-        }
-        // What the committer met at the very last, while it was waited for.
-        if let Ok(error) = self.fatal.try_recv() {
-            return Err(Error::Store(error));
-        }
+        stop(&opened.host, &mut self.fatal, &self.is_stopping).await?;
         self.readiness.end().await;
         drop(self.stop);
         if timeout_at(deadline, &mut self.transport.0).await.is_err() {
             tracing::warn!("some connections did not close in time and are cut");
         }
         Ok(Some(opened.store))
+    }
+}
+
+/// Ends the scheduler: what it accepted is on disk when this returns.
+pub(crate) async fn stop(
+    host: &Host,
+    fatal: &mut mpsc::Receiver<mainspring_store::Error>,
+    is_stopping: &AtomicBool,
+) -> Result<(), Error> {
+    is_stopping.store(true, Ordering::Release);
+    tokio::select! {
+        biased;
+        Some(error) = fatal.recv() => return Err(Error::Store(error)),
+        () = host.stop() => {}
+    }
+    // What the committer met at the very last, while it was waited for.
+    match fatal.try_recv() {
+        Ok(error) => Err(Error::Store(error)),
+        Err(_) => Ok(()),
     }
 }
 

@@ -327,21 +327,12 @@ impl<O: Payload> Instance<O> {
     ///
     /// When there is none.
     pub async fn history(&self) -> Result<History, Error> {
-        let connection = &self.client.connection;
-        let request = connection.request(StreamInstanceHistoryRequest {
+        let request = StreamInstanceHistoryRequest {
             instance_id: self.id.clone(),
             execution_id: None,
             for_work_item_processing: false,
-        });
-        let mut chunks = connection
-            .service()
-            .stream_instance_history(request)
-            .await?
-            .into_inner();
-        let mut events = Vec::new();
-        while let Some(chunk) = chunks.message().await? {
-            events.extend(chunk.events);
-        }
+        };
+        let events = self.client.connection.history(request).await?;
         Ok(History::new(events))
     }
 

@@ -1,6 +1,5 @@
 //! A start on its way: who, with what, when, and what to do if the id is taken.
 
-use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::time::SystemTime;
@@ -87,8 +86,7 @@ impl<O: Payload> Start<O> {
     /// Attaches a tag.
     pub fn tag(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|request| {
-            let tags: &mut BTreeMap<String, String> = &mut request.tags;
-            tags.insert(key.into(), value.into());
+            request.tags.insert(key.into(), value.into());
         })
     }
 

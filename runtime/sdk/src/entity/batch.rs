@@ -113,10 +113,7 @@ async fn run<E: Entity>(
             let is_deleted = std::mem::take(&mut ctx.effects().is_deleted);
             let written = match is_deleted {
                 true => None,
-                false => payloads.encode(&entity).map_err(|reason| {
-                    let message = format!("the state cannot be written: {reason}");
-                    Failure::new("PayloadError", message).non_retriable()
-                })?,
+                false => payloads.write("state", &entity)?,
             };
             state = (!is_deleted).then_some(Ok(entity));
             stored = written;
@@ -141,9 +138,7 @@ async fn run<E: Entity>(
 fn read<E: Entity>(payloads: &Payloads, stored: Option<&str>) -> Result<E> {
     match stored {
         None => Ok(E::default()),
-        Some(text) => payloads.decode(Some(text)).map_err(|reason| {
-            Failure::new("PayloadError", format!("the state {reason}")).non_retriable()
-        }),
+        Some(text) => payloads.read("state", Some(text)),
     }
 }
 

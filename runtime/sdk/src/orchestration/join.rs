@@ -1,5 +1,6 @@
 //! Waiting for several things at once, in an order that is the same at every replay.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,45 +107,13 @@ impl<F: Future> Group<F> {
     }
 }
 
-/// Ready with all outputs, in the order in which the futures were given.
-pub(super) struct JoinAll<F: Future> {
-    group: Group<F>,
-    outputs: Vec<Option<F::Output>>,
-    missing: usize,
-}
-
-impl<F: Future> Unpin for JoinAll<F> {}
-
-impl<F: Future> JoinAll<F> {
-    pub(super) fn new(futures: impl IntoIterator<Item = F>) -> Self {
-        let group = Group::new(futures);
-        let missing = group.futures.len();
-        Self {
-            group,
-            outputs: (0..missing).map(|_| None).collect(),
-            missing,
-        }
-    }
-}
-
-impl<F: Future> Future for JoinAll<F> {
-    type Output = Vec<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self {
-            group,
-            outputs,
-            missing,
-        } = &mut *self;
-        group.poll_woken(context, |index, output| {
-            outputs[index] = Some(output);
-            *missing -= 1;
-            false
-        });
-        if *missing > 0 {
-            return Poll::Pending;
-        }
-        Poll::Ready(outputs.drain(..).flatten().collect())
+/// All outputs, in the order in which the futures were given.
+pub(super) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let unfailing = futures
+        .into_iter()
+        .map(|future| async move { Ok::<_, Infallible>(future.await) });
+    match TryJoinAll::new(unfailing).await {
+        Ok(outputs) => outputs,
     }
 }
 

@@ -19,8 +19,8 @@ use prost_types::Timestamp;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use super::lock::Section;
-use crate::convert::Payloads;
-use crate::error::Failure;
+use crate::convert::{Payload, Payloads};
+use crate::error::{Failure, TaskError};
 
 /// How something that was waited for ended: its payload, or why it failed.
 pub(crate) type Outcome = Result<Option<String>, Failure>;
@@ -151,6 +151,21 @@ impl Shared {
 
     pub(crate) fn now(&self) -> SystemTime {
         SystemTime::try_from(self.state().now).unwrap_or(UNIX_EPOCH)
+    }
+
+    /// Reads what `task` gave, its output or its payload.
+    pub(crate) fn read<T: Payload>(
+        &self,
+        task: impl FnOnce() -> String,
+        what: &str,
+        text: Option<&str>,
+    ) -> Result<T, TaskError> {
+        self.payloads
+            .decode(text)
+            .map_err(|reason| TaskError::Payload {
+                task: task(),
+                reason: format!("{what} {reason}"),
+            })
     }
 
     /// A number that is the same at every replay and different at every call.

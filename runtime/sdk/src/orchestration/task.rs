@@ -48,7 +48,7 @@ enum Stage {
     /// One attempt, on its way.
     Running(Pending, i32, Box<Spec>),
     /// Attempts and the timers between them.
-    Retrying(BoxFuture<Result<Option<String>, TaskError>>, Box<Spec>),
+    Retrying(BoxFuture<Result<Option<String>, TaskError>>, String),
     Over,
 }
 
@@ -190,46 +190,19 @@ impl<O: Payload> Task<O> {
         self.stage = match spec.retry.clone() {
             None => Stage::Running(first, id, spec),
             Some(policy) => {
-                let spec_again = Spec {
-                    kind: match &spec.kind {
-                        Kind::Activity => Kind::Activity,
-                        Kind::Child { instance } => Kind::Child {
-                            instance: instance.clone(),
-                        },
-                    },
-                    name: spec.name.clone(),
-                    input: Ok(None),
-                    version: spec.version.clone(),
-                    tags: spec.tags.clone(),
-                    retry: None,
-                };
-                let attempts = retry(
-                    Arc::clone(&self.shared),
-                    spec_again,
-                    input,
-                    policy,
-                    (first, id),
-                );
-                Stage::Retrying(Box::pin(attempts), spec)
+                let name = spec.name.clone();
+                let shared = Arc::clone(&self.shared);
+                let attempts = retry(shared, spec, input, policy, (first, id));
+                Stage::Retrying(Box::pin(attempts), name)
             }
         };
-    }
-
-    fn read(&self, task: impl FnOnce() -> String, output: Option<String>) -> Result<O, TaskError> {
-        self.shared
-            .payloads
-            .decode(output.as_deref())
-            .map_err(|reason| TaskError::Payload {
-                task: task(),
-                reason: format!("the output {reason}"),
-            })
     }
 }
 
 /// Attempt after attempt, with timers between them.
 async fn retry(
     shared: Arc<Shared>,
-    spec: Spec,
+    spec: Box<Spec>,
     input: Option<String>,
     policy: RetryPolicy,
     first: (Pending, i32),
@@ -244,10 +217,7 @@ async fn retry(
         };
         let elapsed = shared.now().duration_since(began).unwrap_or_default();
         let Some(interval) = policy.next_interval(attempt, elapsed, &failure) else {
-            return Err(TaskError::Failed {
-                task: spec.describe(id),
-                failure,
-            });
+            return Err(failed(spec.describe(id), failure));
         };
         let due = shared.state().after(interval);
         Timer::new(Arc::clone(&shared), due).await;
@@ -271,29 +241,26 @@ impl<O: Payload> Future for Task<O> {
             }
             self.begin();
         }
-        let result = match &mut self.stage {
+        let Self { stage, shared, .. } = &mut *self;
+        let result = match stage {
             Stage::Running(pending, id, spec) => {
                 let Poll::Ready(outcome) = Pin::new(pending).poll(context) else {
                     return Poll::Pending;
                 };
-                let describe = |spec: &Spec| spec.describe(*id);
                 match outcome {
                     Ok(output) => {
-                        let task = describe(spec);
-                        self.read(move || task, output)
+                        shared.read(|| spec.describe(*id), "the output", output.as_deref())
                     }
-                    Err(failure) => Err(TaskError::Failed {
-                        task: describe(spec),
-                        failure,
-                    }),
+                    Err(failure) => Err(failed(spec.describe(*id), failure)),
                 }
             }
-            Stage::Retrying(attempts, spec) => {
+            Stage::Retrying(attempts, name) => {
                 let Poll::Ready(result) = attempts.as_mut().poll(context) else {
                     return Poll::Pending;
                 };
-                let name = spec.name.clone();
-                result.and_then(|output| self.read(move || format!("task '{name}'"), output))
+                result.and_then(|output| {
+                    shared.read(|| format!("task '{name}'"), "the output", output.as_deref())
+                })
             }
             Stage::Specified(_) | Stage::Over => panic!("a task was polled after it had ended"),
         };
@@ -306,9 +273,8 @@ impl<O> fmt::Debug for Task<O> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (stage, name) = match &self.stage {
             Stage::Specified(spec) => ("specified", spec.name.as_str()),
-            Stage::Running(_, _, spec) | Stage::Retrying(_, spec) => {
-                ("running", spec.name.as_str())
-            }
+            Stage::Running(_, _, spec) => ("running", spec.name.as_str()),
+            Stage::Retrying(_, name) => ("running", name.as_str()),
             Stage::Over => ("over", ""),
         };
         write!(formatter, "Task({name}, {stage})")
@@ -376,13 +342,8 @@ impl<T: Payload> Event<T> {
     }
 
     fn read(&self, input: Option<String>) -> Result<T, TaskError> {
-        self.shared
-            .payloads
-            .decode(input.as_deref())
-            .map_err(|reason| TaskError::Payload {
-                task: format!("event '{}'", self.name),
-                reason: format!("its payload {reason}"),
-            })
+        let event = || format!("event '{}'", self.name);
+        self.shared.read(event, "its payload", input.as_deref())
     }
 }
 

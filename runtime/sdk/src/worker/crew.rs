@@ -329,22 +329,16 @@ impl Bench {
 
     /// Asks for a history that did not fit into the work item (S-3.26).
     fn fetch(&self, id: &str, execution: &str) -> Result<Vec<HistoryEvent>, Setback> {
-        let connection = &self.shared.connection;
-        let request = connection.request(StreamInstanceHistoryRequest {
+        let request = StreamInstanceHistoryRequest {
             instance_id: id.to_owned(),
             execution_id: Some(execution.to_owned()),
             for_work_item_processing: true,
-        });
-        let fetched = self.shared.runtime.block_on(async {
-            let mut service = connection.service();
-            let mut chunks = service.stream_instance_history(request).await?.into_inner();
-            let mut events = Vec::new();
-            while let Some(chunk) = chunks.message().await? {
-                events.extend(chunk.events);
-            }
-            Ok::<_, tonic::Status>(events)
-        });
-        fetched.map_err(|status| Setback::Unreadable(status.to_string()))
+        };
+        let fetched = self.shared.connection.history(request);
+        self.shared
+            .runtime
+            .block_on(fetched)
+            .map_err(|status| Setback::Unreadable(status.to_string()))
     }
 
     fn trouble(&self, token: String, id: String, trouble: Trouble) -> Answered {
