@@ -27,3 +27,5 @@ mod net;
 mod starts;
 #[path = "raw/streams.rs"]
 mod streams;
+#[path = "raw/work_stream.rs"]
+mod work_stream;

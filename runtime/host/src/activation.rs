@@ -29,7 +29,7 @@ use crate::dispatch::{Class, Granted, StreamId, Token};
 use crate::error::Error;
 use crate::partition::{Passivated, Shared, Until, Warm};
 use crate::resident::{Reload, Resident, Standing};
-use episode::{Leased, Oversize, Pinning};
+use episode::{Kept, Leased, Oversize, Pinning};
 
 /// Where an answer goes; the caller may have given up meanwhile.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -123,9 +123,11 @@ pub(crate) enum Input {
     // Workers.
     Granted(Granted),
     /// `bytes`: encoded size of the response. `is_named`: it brought the token itself; else the lease was found by the instance.
+    /// `over`: the stream that it came over.
     Completed {
         token: Token,
         is_named: bool,
+        over: Option<StreamId>,
         result: Box<EpisodeResult>,
         bytes: usize,
         reply: Reply<()>,
@@ -247,6 +249,8 @@ pub(crate) struct ActivationActor {
     oversize: Option<Oversize>,
     /// The worker asked for the history with the item (S-3.32).
     must_embed: bool,
+    /// A worker that keeps it in memory.
+    kept: Option<Kept>,
     /// Whether the store's list of what is to be looked at after a restart holds it.
     is_marked_busy: bool,
     /// Callers of a recursive termination (S-9.8).
@@ -270,6 +274,7 @@ impl ActivationActor {
             standing: Standing::default(),
             oversize: None,
             must_embed: false,
+            kept: None,
             is_marked_busy: false,
             terminations: Vec::new(),
         }
@@ -436,10 +441,11 @@ impl Resident for ActivationActor {
             Input::Completed {
                 token,
                 is_named,
+                over,
                 result,
                 bytes,
                 reply,
-            } => self.completed(token, is_named, *result, bytes, reply),
+            } => self.completed(token, is_named, over, *result, bytes, reply),
             Input::LeaseLost {
                 token,
                 avoid,
@@ -490,6 +496,10 @@ impl Resident for ActivationActor {
 
     fn has_work(&self) -> bool {
         self.has_episode()
+    }
+
+    fn preferred(&self) -> Option<StreamId> {
+        self.kept_by()
     }
 
     fn next_class(&mut self) -> Option<Class> {

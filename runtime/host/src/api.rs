@@ -29,9 +29,11 @@ impl Peer {
         self.user_agent.contains("grpc-python")
     }
 
-    /// JavaScript channels receive messages of any size (S-1.11).
+    /// JavaScript channels receive messages of any size (S-1.11), and so do those of our own SDK.
     pub(crate) fn receives_any_size(&self) -> bool {
-        self.user_agent.contains("grpc-node-js")
+        ["grpc-node-js", "mainspring-rust"]
+            .iter()
+            .any(|agent| self.user_agent.contains(agent))
     }
 }
 
@@ -48,6 +50,8 @@ pub struct StreamOptions {
     pub entities_max: u32,
     /// Declared that it can fetch history itself (S-3.26).
     pub can_stream_history: bool,
+    /// Keeps orchestrations in memory between their episodes, and is sent no history that it knows.
+    pub keeps_instances: bool,
     /// `None`: everything (S-13.9).
     pub filters: Option<Filters>,
     /// The worker's own name, for logs alone.

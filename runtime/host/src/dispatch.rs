@@ -34,9 +34,8 @@ use instances::{Fenced, InstanceLease};
 use leases::Expired;
 use queue::Queue;
 pub(crate) use queue::{Class, Size};
-pub(crate) use stream::StreamId;
 use stream::StreamState;
-pub use stream::WorkItems;
+pub use stream::{Outgoing, StreamId, WorkItems};
 
 /// Delays between redeliveries of an item that workers give back (S-13.17).
 pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(60);
@@ -74,6 +73,8 @@ pub(crate) struct Granted {
     kind: WorkKind,
     pub(crate) can_stream_history: bool,
     pub(crate) receives_any_size: bool,
+    /// Its worker keeps instances between their episodes.
+    pub(crate) keeps_instances: bool,
     /// Redelivery to such a peer must be identical (S-4.17).
     pub(crate) is_without_tokens: bool,
 }
@@ -120,7 +121,7 @@ struct State {
     /// Leases that ended without an answer, of streams that get nothing until one comes (S-13.24).
     expired: HashMap<Token, Expired>,
     next_activity: ActivityId,
-    next_stream: StreamId,
+    next_stream: u64,
     turn: usize,
     ids: RandomIds,
     is_stopping: bool,
@@ -200,7 +201,7 @@ impl Dispatch {
         if state.is_stopping {
             return Err(Error::stopping());
         }
-        let id = state.next_stream;
+        let id = StreamId(state.next_stream);
         state.next_stream += 1;
         let (stream, pipe) = StreamState::new(hub, options);
         state.streams.insert(id, stream);
@@ -213,34 +214,19 @@ impl Dispatch {
     /// The client is gone: nothing more is sent, and what it holds stays reserved for the grace (S-13.19, S-13.23).
     pub(crate) fn close_stream(&self, id: StreamId) {
         let mut state = self.lock();
-        let State {
-            streams,
-            hubs,
-            fenced,
-            is_stopping,
-            ..
-        } = &mut *state;
-        let Some(stream) = streams.get_mut(&id) else {
+        let others = Self::shut(&mut state, id);
+        let Some(stream) = state.streams.get(&id) else {
             return;
         };
-        stream.is_open = false;
-        let mut left = Vec::new();
-        if let Some(queues) = hubs.get_mut(&stream.hub) {
-            queues.streams.retain(|s| *s != id);
-            left.clone_from(&queues.streams);
-        }
-        let holds_nothing = stream.leases.is_empty() && fenced.values().all(|f| f.stream != id);
-        let is_stopping = *is_stopping;
-        if holds_nothing || is_stopping {
+        let holds_nothing =
+            stream.leases.is_empty() && state.fenced.values().all(|f| f.stream != id);
+        if holds_nothing || state.is_stopping {
             Self::forget_stream(&mut state, id);
         } else {
             self.later(self.lease_grace, move |dispatch| dispatch.expire_stream(id));
         }
-        // What waited for this one may go to streams that get it only now (S-12.1).
-        if !is_stopping {
-            for other in left {
-                self.fill(&mut state, other);
-            }
+        for other in others {
+            self.fill(&mut state, other);
         }
     }
 
@@ -267,18 +253,72 @@ impl Dispatch {
 
     /// Ends a stream from this side with an error and requeues at once what it holds (S-13.25, S-13.28).
     fn end_stream(&self, state: &mut State, id: StreamId) {
+        if let Some(stream) = state.streams.get(&id) {
+            let _ = stream.sender.send(Err(Error::new(
+                ErrorKind::Unavailable,
+                "the stream was ended after a failed completion; open another",
+            )));
+        }
+        self.requeue_all(state, id);
+    }
+
+    /// Forgets a stream and requeues at once what it holds.
+    fn requeue_all(&self, state: &mut State, id: StreamId) {
         let Some(stream) = Self::forget_stream(state, id) else {
             return;
         };
-        let _ = stream.sender.send(Err(Error::new(
-            ErrorKind::Unavailable,
-            "the stream was ended after a failed completion; open another",
-        )));
         for token in stream.leases {
             self.requeue(state, token, Some(id), Duration::ZERO);
         }
         if state.fenced.values().any(|f| f.stream == id) {
             self.later(self.lease_grace, move |dispatch| dispatch.expire_stream(id));
+        }
+    }
+
+    /// The hub that a stream is subscribed to.
+    pub(crate) fn hub_of(&self, id: StreamId) -> Option<HubId> {
+        self.lock().streams.get(&id).map(|s| s.hub)
+    }
+
+    /// A worker wants nothing more, and will answer what it has.
+    pub(crate) fn close_to_work(&self, id: StreamId) {
+        let mut state = self.lock();
+        let others = Self::shut(&mut state, id);
+        for other in others {
+            self.fill(&mut state, other);
+        }
+    }
+
+    /// A worker has given all the answers that it will give: what it still holds is delivered elsewhere.
+    pub(crate) fn finish_stream(&self, id: StreamId) {
+        let mut state = self.lock();
+        if state.is_stopping {
+            Self::forget_stream(&mut state, id);
+        } else {
+            self.requeue_all(&mut state, id);
+        }
+    }
+
+    /// Nothing more is sent on a stream. Returns those that are left of its hub: what waited for this one may go to streams that get it
+    /// only now (S-12.1).
+    fn shut(state: &mut State, id: StreamId) -> Vec<StreamId> {
+        let State {
+            streams,
+            hubs,
+            is_stopping,
+            ..
+        } = state;
+        let Some(stream) = streams.get_mut(&id) else {
+            return Vec::new();
+        };
+        stream.is_open = false;
+        let Some(queues) = hubs.get_mut(&stream.hub) else {
+            return Vec::new();
+        };
+        queues.streams.retain(|s| *s != id);
+        match is_stopping {
+            true => Vec::new(),
+            false => queues.streams.clone(),
         }
     }
 
@@ -400,14 +440,23 @@ impl Dispatch {
         Some(())
     }
 
-    /// The least loaded stream that has room for an item; the one to avoid only if no other has (S-13.15, S-13.17).
+    /// The preferred stream if it has room for an item; else the least loaded that has, the one to avoid only if no other has (S-13.15,
+    /// S-13.17).
     fn choose(
         state: &mut State,
         hub: HubId,
         kind: WorkKind,
         class: &Class,
+        prefer: Option<StreamId>,
         avoid: Option<StreamId>,
     ) -> Option<StreamId> {
+        if let Some(id) = prefer.filter(|id| avoid != Some(*id))
+            && let Some(stream) = state.streams.get(&id).filter(|s| s.hub == hub)
+            && stream.has_room(kind)
+            && stream.matches(kind, class)
+        {
+            return Some(id);
+        }
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
         let streams = &state.hubs.get(&hub)?.streams;
@@ -454,6 +503,7 @@ fn granted(id: StreamId, stream: &StreamState, kind: WorkKind) -> Granted {
         kind,
         can_stream_history: stream.can_stream_history,
         receives_any_size: stream.peer.receives_any_size(),
+        keeps_instances: stream.keeps_instances,
         is_without_tokens: stream.is_without_tokens,
     }
 }

@@ -42,7 +42,7 @@ pub use api::{
 pub use client::check_batch;
 pub use clock::{RandomIds, now};
 pub use config::HostConfig;
-pub use dispatch::WorkItems;
+pub use dispatch::{Outgoing, StreamId, WorkItems};
 pub use error::{Error, ErrorKind};
 pub use host::Host;
 pub use mainspring_entities::View as EntityView;

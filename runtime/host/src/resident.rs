@@ -88,6 +88,10 @@ pub(crate) trait Resident: Actor<Context = Context<Self>> + Handler<Reload> {
 
     /// Whether it has something to run now, and nothing out. Cheap: it is asked after every turn.
     fn has_work(&self) -> bool;
+    /// The stream whose worker knows it already, if any.
+    fn preferred(&self) -> Option<StreamId> {
+        None
+    }
     /// What it is offered as.
     fn next_class(&mut self) -> Option<Class>;
     fn hand_out(&mut self, granted: Granted);
@@ -205,11 +209,9 @@ pub(crate) trait Resident: Actor<Context = Context<Self>> + Handler<Reload> {
         if self.standing().queued.as_ref() == Some(&class) {
             return;
         }
-        let offered = self
-            .shared()
-            .services
-            .dispatch
-            .offer(self.key(), &class, avoid);
+        let prefer = self.preferred();
+        let dispatch = &self.shared().services.dispatch;
+        let offered = dispatch.offer(self.key(), &class, prefer, avoid);
         match offered {
             Some(granted) => {
                 self.standing().queued = None;

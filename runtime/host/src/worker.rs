@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use crate::activation::{Input, Outcome};
 use crate::api::{Peer, StreamOptions, WorkKind};
-use crate::dispatch::WorkItems;
+use crate::dispatch::{StreamId, WorkItems};
 use crate::error::{Error, ErrorKind};
 use crate::host::Host;
 
@@ -36,11 +36,13 @@ impl Host {
             .open_stream(hub, options, services.config.ping_interval)
     }
 
-    /// Takes an orchestration worker's response; a stale one is answered like success (S-4.4).
+    /// Takes an orchestration worker's response; a stale one is answered like success (S-4.4). `over`: the stream that it came over, if
+    /// its worker may keep the instance for what comes next on that stream.
     pub async fn complete_orchestration(
         &self,
         hub: HubId,
         _peer: &Peer,
+        over: Option<StreamId>,
         response: OrchestratorResponse,
     ) -> Result<(), Error> {
         let _credit = self.credit().await?;
@@ -64,6 +66,7 @@ impl Host {
             self.ask(key.clone(), |reply| Input::Completed {
                 token,
                 is_named,
+                over,
                 result,
                 bytes,
                 reply,

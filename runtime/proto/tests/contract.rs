@@ -8,21 +8,26 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use mainspring_proto::client::TaskHubSidecarServiceClient;
-use mainspring_proto::{FILE_DESCRIPTOR_SET, server};
+use mainspring_proto::{FILE_DESCRIPTOR_SET, server, v1};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
-fn own_file() -> prost_types::FileDescriptorProto {
+/// The one file of a package that declares services.
+fn file_of(package: &str) -> prost_types::FileDescriptorProto {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let mut own = set
         .file
         .into_iter()
-        .filter(|file| !file.service.is_empty())
+        .filter(|file| file.package() == package && !file.service.is_empty())
         .collect::<Vec<_>>();
     assert_eq!(own.len(), 1, "one file declares services");
     own.remove(0)
+}
+
+fn own_file() -> prost_types::FileDescriptorProto {
+    file_of("")
 }
 
 /// Answers every call with an empty response and notes the path that was asked for.
@@ -66,6 +71,23 @@ async fn calls_go_to_paths_without_a_package() {
     assert_eq!(server::SERVICE_NAME, "TaskHubSidecarService");
 }
 
+#[tokio::test]
+async fn the_work_stream_has_a_path_of_its_own() {
+    let recorder = PathRecorder::default();
+    let mut client = v1::client::WorkStreamClient::new(recorder.clone());
+    let _ = client
+        .work(tonic::codegen::tokio_stream::empty::<v1::ToScheduler>())
+        .await;
+    assert_eq!(
+        *recorder.0.lock().unwrap(),
+        ["/mainspring.v1.WorkStream/Work"]
+    );
+    assert_eq!(v1::server::SERVICE_NAME, "mainspring.v1.WorkStream");
+    let file = file_of("mainspring.v1");
+    assert_eq!(file.service[0].name(), "WorkStream");
+    assert!(file.service[0].method[0].client_streaming());
+}
+
 #[test]
 fn the_descriptor_set_resolves_every_import() {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
@@ -75,7 +97,6 @@ fn the_descriptor_set_resolves_every_import() {
             assert!(present.contains(import.as_str()), "{import} is missing");
         }
     }
-    assert!(own_file().package().is_empty());
 }
 
 macro_rules! decode_from_nothing {

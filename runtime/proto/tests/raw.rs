@@ -8,7 +8,7 @@ use mainspring_proto::raw::{
 };
 use mainspring_proto::{
     HistoryChunk, HistoryEvent, OrchestratorRequest, RawHistoryChunk, RawWorkItem,
-    TaskScheduledEvent, WorkItem, work_item,
+    TaskScheduledEvent, WorkItem, lazy, v1, work_item,
 };
 use prost::Message;
 
@@ -128,6 +128,61 @@ fn an_ordinary_message_survives_the_way_through_its_raw_form() {
     let received = RawWorkItem::decode(&message.encode_to_vec()[..]).unwrap();
     assert_eq!(received.parts().len(), 2, "one part per field");
     assert_eq!(received.encode_to_vec(), message.encode_to_vec());
+}
+
+#[test]
+fn a_lazy_work_item_holds_each_past_event_as_it_was_sent() {
+    let message = item(request(0..50), "token-1");
+    let encoded = Bytes::from(message.encode_to_vec());
+    let lazy = lazy::WorkItem::decode(encoded.clone()).unwrap();
+    assert_eq!(lazy.encode_to_vec(), encoded);
+    let Some(lazy::work_item::Request::OrchestratorRequest(request)) = lazy.request else {
+        panic!("the item is a turn");
+    };
+    assert_eq!(lazy.completion_token, "token-1");
+    assert_eq!(request.new_events, [event(900)]);
+    let past = request.past_events.into_iter();
+    let decoded: Vec<_> = past
+        .inspect(|past| {
+            let memory = encoded.as_ptr_range();
+            assert!(memory.contains(&past.as_ptr()), "an event was copied");
+        })
+        .map(|past| HistoryEvent::decode(past).unwrap())
+        .collect();
+    assert_eq!(decoded, (0..50).map(event).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_work_stream_sends_spliced_is_what_its_client_reads() {
+    let raw = RawWorkItem::orchestrator(
+        &request(0..0),
+        [framed(PAST_EVENTS_FIELD, 0..40)],
+        "token-1",
+    );
+    let receipt = v1::Receipt {
+        number: 7,
+        code: 3,
+        message: "no".to_owned(),
+    };
+    let sent = v1::server::ToWorker {
+        items: vec![v1::server::Item {
+            item: Some(raw),
+            kept_events: 9,
+        }],
+        receipts: vec![receipt.clone()],
+    };
+    let read = v1::ToWorker::decode(sent.encode_to_vec().as_slice()).unwrap();
+    let whole = item(request(0..40), "token-1").encode_to_vec();
+    assert_eq!(
+        read,
+        v1::ToWorker {
+            items: vec![v1::Item {
+                item: Some(lazy::WorkItem::decode(whole.as_slice()).unwrap()),
+                kept_events: 9,
+            }],
+            receipts: vec![receipt],
+        }
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! gRPC: how the services are put together behind one port.
 //!
 //! In reading order: [`listener`] accepts and numbers connections, [`gate`] is what every call passes, [`task_hub`] is what
-//! clients and workers call, with [`clients`], [`workers`] and [`history`] by topic; [`payload`] holds the checks of form and
-//! [`status`] the one table of codes.
+//! clients and workers call, with [`clients`], [`workers`] and [`history`] by topic; [`work_stream`] is our own stream for workers;
+//! [`payload`] holds the checks of form and [`status`] the one table of codes.
 
 pub(crate) mod bearer;
 pub(crate) mod clients;
@@ -13,6 +13,7 @@ pub(crate) mod listener;
 pub(crate) mod payload;
 pub(crate) mod status;
 pub(crate) mod task_hub;
+pub(crate) mod work_stream;
 pub(crate) mod workers;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use mainspring_proto::FILE_DESCRIPTOR_SET;
 use mainspring_proto::server::{SERVICE_NAME, TaskHubSidecarServiceServer};
+use mainspring_proto::v1::server::WorkStreamServer;
 use tonic::service::Routes;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
@@ -31,6 +33,7 @@ use crate::life::Life;
 use bearer::Token;
 use gate::Gate;
 use task_hub::TaskHub;
+use work_stream::ANSWERS_BYTES_MAX;
 
 /// Pings of our own find dead peers: Java and Go never ping (S-1.12). A dead one is noticed after both periods.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -92,9 +95,14 @@ pub(crate) async fn services(
             .expect("the descriptors that were compiled in can be read"),
     );
     // What goes out is bounded where it is built (S-1.11), so the transport's own limit would only hide a mistake.
-    let task_hub = TaskHubSidecarServiceServer::new(TaskHub::new(config, Arc::clone(life)))
+    let task_hub = Arc::new(TaskHub::new(config, Arc::clone(life)));
+    let work_stream = WorkStreamServer::from_arc(Arc::clone(&task_hub))
+        .max_decoding_message_size(ANSWERS_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX);
+    let task_hub = TaskHubSidecarServiceServer::from_arc(task_hub)
         .max_decoding_message_size(INBOUND_BYTES_MAX)
         .max_encoding_message_size(usize::MAX);
+    let routes = routes.add_service(work_stream);
     (
         Gate::new(task_hub, routes, token, Arc::clone(life)),
         readiness,

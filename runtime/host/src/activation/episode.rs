@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mainspring_core::action::{Chunk, EpisodeResult};
+use mainspring_core::id::ExecutionId;
 use mainspring_core::message::FailureDetails;
 use mainspring_core::orchestration::{Episode, Orchestration, Transition};
 use mainspring_core::wire;
@@ -10,7 +12,7 @@ use mainspring_core::wire;
 use super::turn::Before;
 use super::{ActivationActor, Reply};
 use crate::clock;
-use crate::dispatch::{Class, Granted, Size, StreamId, Token};
+use crate::dispatch::{Class, Granted, Outgoing, Size, StreamId, Token};
 use crate::error::Error;
 use crate::resident::Resident;
 use crate::turns::After;
@@ -18,17 +20,32 @@ use crate::turns::After;
 /// History beyond this is streamed to workers that can; below it is embedded for them too (S-3.35).
 const EMBEDDED_HISTORY_BYTES_MAX: u64 = 1 << 20;
 
-/// Most bytes collected from a response in chunks (S-3.31).
-const CHUNKED_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of a response, whole or collected in chunks (S-3.31).
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
 /// The episode that is out with a worker.
 pub(super) struct Leased {
     pub(super) token: Token,
     episode: Episode,
+    /// The stream that it went out on.
+    stream: StreamId,
     /// The worker fetches the history itself.
     pub(super) is_streamed: bool,
+    /// It went without the history, which its worker knows.
+    is_short: bool,
+    /// Its worker keeps instances, and after this episode knows the history as it stands in the store.
+    may_be_kept: bool,
     /// What came so far of a response in chunks.
     collected: Option<Collected>,
+}
+
+/// What a worker keeps: the instance as the last accepted answer left it.
+pub(super) struct Kept {
+    /// The stream that the episode went out on and the answer came over.
+    stream: StreamId,
+    execution_id: ExecutionId,
+    /// Events that were in history then. If the server adds one by itself, the worker does not know it (S-9.1).
+    events: u32,
 }
 
 /// A response in chunks, so far (S-3.31).
@@ -151,7 +168,64 @@ impl ActivationActor {
             .saturating_sub(services.started_at.elapsed())
     }
 
+    /// The stream whose worker has the instance in memory, just as it stands in the store.
+    pub(super) fn kept_by(&self) -> Option<StreamId> {
+        let (kept, instance) = (self.kept.as_ref()?, self.instance.as_ref()?);
+        let record = &instance.record;
+        let is_current =
+            kept.events == record.history_events && kept.execution_id == record.execution_id;
+        is_current.then_some(kept.stream)
+    }
+
+    /// Hands an episode to the worker that keeps the instance: its history is neither read nor sent.
+    fn send_short(&mut self, granted: Granted, episode: Episode) {
+        self.forget_synced();
+        let services = std::sync::Arc::clone(&self.shared.services);
+        let Some(instance) = &self.instance else {
+            return services.dispatch.decline(granted);
+        };
+        let token = services.dispatch.token();
+        let parts =
+            wire::orchestrator_work_item(instance, &[], &episode, false, &token.to_string());
+        let item = Outgoing {
+            parts,
+            kept_events: instance.record.history_events,
+        };
+        let leased = Leased {
+            token,
+            episode,
+            stream: granted.stream,
+            is_streamed: false,
+            is_short: true,
+            may_be_kept: true,
+            collected: None,
+        };
+        self.lease(granted, leased, item);
+    }
+
+    fn lease(&mut self, granted: Granted, leased: Leased, item: Outgoing) {
+        if tracing::enabled!(tracing::Level::TRACE) {
+            let (events, kept) = (leased.episode.events.len(), item.kept_events);
+            self.span()
+                .in_scope(|| tracing::trace!(events, kept, "episode dispatched"));
+        }
+        let token = leased.token;
+        self.oversize = None;
+        self.lease = Some(leased);
+        let dispatch = &self.shared.services.dispatch;
+        if !dispatch.lease(&self.key, token, granted, item) {
+            self.lease = None;
+            self.kept = None;
+            self.consider(None);
+        }
+    }
+
     fn send_out(&mut self, granted: Granted, episode: Episode) {
+        if self.kept_by() == Some(granted.stream) {
+            return self.send_short(granted, episode);
+        }
+        // Whoever has it in memory will be behind.
+        self.kept = None;
         let services = std::sync::Arc::clone(&self.shared.services);
         let past = match self.history() {
             Ok(past) => past,
@@ -191,21 +265,22 @@ impl ActivationActor {
             is_streamed,
             &token.to_string(),
         );
-        if tracing::enabled!(tracing::Level::TRACE) {
-            self.span()
-                .in_scope(|| tracing::trace!(events = episode.events.len(), "episode dispatched"));
-        }
-        self.oversize = None;
-        self.lease = Some(Leased {
+        // Markers of rewinds are in the store and not in the item (S-9.14). All between its first and last part is history.
+        let shown: usize = parts[1..parts.len() - 1].iter().map(Bytes::len).sum();
+        let is_shown_whole = match is_streamed {
+            true => instance.record.generation == 1,
+            false => shown as u64 == instance.record.history_bytes,
+        };
+        let leased = Leased {
             token,
             episode,
+            stream: granted.stream,
             is_streamed,
+            is_short: false,
+            may_be_kept: granted.keeps_instances && is_shown_whole,
             collected: None,
-        });
-        if !services.dispatch.lease(&self.key, token, granted, parts) {
-            self.lease = None;
-            self.consider(None);
-        }
+        };
+        self.lease(granted, leased, Outgoing::whole(parts));
     }
 
     /// Offers the episode to streams that receive larger items; fails the instance if none comes in time (S-13.20).
@@ -260,6 +335,7 @@ impl ActivationActor {
         &mut self,
         token: Token,
         is_named: bool,
+        over: Option<StreamId>,
         result: EpisodeResult,
         bytes: usize,
         reply: Reply<()>,
@@ -286,10 +362,38 @@ impl ActivationActor {
         };
         if result.requires_history {
             self.must_embed = true;
-            self.shared.services.dispatch.return_lease(token);
+            let dispatch = &self.shared.services.dispatch;
+            match leased.is_short {
+                // It no longer keeps the instance, which is nobody's fault: the rest comes at once.
+                true => dispatch.lose(token),
+                false => dispatch.return_lease(token),
+            }
             return self.shared.answer(move || drop(reply.send(Ok(()))));
         }
-        self.accept(token, result, reply);
+        // A worker that had all its actions taken, and all its events, knows what is in history now.
+        let is_whole = is_named && result.chunk.is_none() && result.events_processed.is_none();
+        let keeper = over.filter(|over| leased.may_be_kept && is_whole && *over == leased.stream);
+        self.accept(token, keeper, result, reply);
+    }
+
+    /// After an accepted answer: whether its worker has the instance as it is now.
+    fn note_keeper(&mut self, keeper: Option<StreamId>, generation: u32) {
+        self.kept = self
+            .instance
+            .as_ref()
+            .map(|instance| &instance.record)
+            .filter(|record| {
+                // A suspension that waited for the answer has put its marker behind it (S-9.5).
+                record.generation == generation
+                    && !record.status.is_terminal()
+                    && record.suspension.is_none()
+            })
+            .zip(keeper)
+            .map(|(record, stream)| Kept {
+                stream,
+                execution_id: record.execution_id.clone(),
+                events: record.history_events,
+            });
     }
 
     /// An error ends the lease (S-13.28); the dispatcher tells when the episode may go out again.
@@ -298,13 +402,20 @@ impl ActivationActor {
         self.shared.answer(move || drop(reply.send(Err(error))));
     }
 
-    fn accept(&mut self, token: Token, result: EpisodeResult, reply: Reply<()>) {
+    fn accept(
+        &mut self,
+        token: Token,
+        keeper: Option<StreamId>,
+        result: EpisodeResult,
+        reply: Reply<()>,
+    ) {
         let before = self.before();
         let now = self.now();
         let services = std::sync::Arc::clone(&self.shared.services);
         let (Some(leased), Some(instance)) = (&self.lease, &mut self.instance) else {
             return;
         };
+        let generation = instance.record.generation;
         let decided = instance.complete(
             &leased.episode,
             result,
@@ -313,7 +424,10 @@ impl ActivationActor {
             &mut *self.shared.ids.borrow_mut(),
         );
         match decided {
-            Ok(transition) => self.accepted(token, before, transition, reply),
+            Ok(transition) => {
+                self.note_keeper(keeper, generation);
+                self.accepted(token, before, transition, reply);
+            }
             Err(error) => self.refuse(token, error.into(), reply),
         }
     }
@@ -335,7 +449,7 @@ impl ActivationActor {
         let (Some(leased), Some(instance)) = (&self.lease, &mut self.instance) else {
             return;
         };
-        let message = format!("the response has more than {CHUNKED_BYTES_MAX} bytes in its chunks");
+        let message = format!("the response has more than {RESPONSE_BYTES_MAX} bytes");
         let transition = instance.fail(
             Some(&leased.episode),
             FailureDetails::new("PayloadTooLarge", &message, true),
@@ -347,6 +461,7 @@ impl ActivationActor {
 
     /// The leased episode, if any, is void: its completion will be ignored (S-4.16).
     pub(super) fn fence(&mut self) {
+        self.kept = None;
         if let Some(leased) = self.lease.take() {
             self.shared.services.dispatch.fence(&self.key, leased.token);
         }
@@ -366,6 +481,8 @@ impl ActivationActor {
             return;
         }
         self.lease = None;
+        // Whatever its worker made of the episode, it was not committed.
+        self.kept = None;
         self.offer_again(avoid, is_given_back);
     }
 }
@@ -374,6 +491,9 @@ impl Leased {
     /// Adds one response, whole or in chunks (S-3.31, S-3.36).
     fn collect(&mut self, response: EpisodeResult, bytes: usize) -> Result<Collection, Error> {
         let Some(Chunk { index, is_last }) = response.chunk else {
+            if bytes > RESPONSE_BYTES_MAX {
+                return Ok(Collection::TooLarge);
+            }
             let was_collecting = self.collected.take().is_some();
             let events_processed = response.events_processed.filter(|_| !was_collecting);
             return Ok(Collection::Complete(EpisodeResult {
@@ -407,7 +527,7 @@ impl Leased {
                 collected
             }
         };
-        if collected.bytes > CHUNKED_BYTES_MAX {
+        if collected.bytes > RESPONSE_BYTES_MAX {
             return Ok(Collection::TooLarge);
         }
         if is_last {

@@ -234,6 +234,17 @@ impl ActivationActor {
 
     /// History of the current generation.
     pub(super) fn history(&mut self) -> Result<Vec<bytes::Bytes>, Error> {
+        self.forget_synced();
+        match &self.instance {
+            Some(instance) => {
+                self.chunks(instance.record.generation, instance.record.history_chunks)
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What is durable can be had from the store.
+    pub(super) fn forget_synced(&mut self) {
         let turns = self.shared.turns.borrow();
         while self
             .unsynced
@@ -241,13 +252,6 @@ impl ActivationActor {
             .is_some_and(|(n, _)| turns.is_durable(*n))
         {
             self.unsynced.pop_front();
-        }
-        drop(turns);
-        match &self.instance {
-            Some(instance) => {
-                self.chunks(instance.record.generation, instance.record.history_chunks)
-            }
-            None => Ok(Vec::new()),
         }
     }
 

@@ -10,7 +10,7 @@ use mainspring_core::message::{FailureDetails, Fence};
 use mainspring_core::wire;
 use tokio::sync::oneshot;
 
-use super::{Class, Dispatch, Held, Size, State, StreamId, Token, back_off};
+use super::{Class, Dispatch, Held, Outgoing, Size, State, StreamId, Token, back_off};
 use crate::activation::{Input, Outcome};
 use crate::api::WorkKind;
 
@@ -124,7 +124,7 @@ impl Dispatch {
         };
         let hub = activity.key.hub;
         let class = self.class(&activity.task);
-        if let Some(stream) = Self::choose(state, hub, KIND, &class, avoid) {
+        if let Some(stream) = Self::choose(state, hub, KIND, &class, None, avoid) {
             return self.lease_activity(state, id, stream);
         }
         let is_oversize = class.size == Size::Unlimited;
@@ -219,11 +219,11 @@ impl Dispatch {
         stream.leases.insert(token);
         stream.reserve(KIND);
         // If the client is gone, its stream is about to be closed, and the lease lost with it.
-        stream.send(wire::activity_work_item(
+        stream.send(Outgoing::whole(wire::activity_work_item(
             &activity.key.instance,
             &activity.task,
             &token.to_string(),
-        ));
+        )));
     }
 
     pub(super) fn requeue_activity(

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use mainspring_core::id::{FreshIds, HubId, InstanceId, InstanceKey};
 
-use super::{Class, Dispatch, Granted, Held, State, StreamId, Token, granted, kind_of};
+use super::{Class, Dispatch, Granted, Held, Outgoing, State, StreamId, Token, granted, kind_of};
 use crate::activation::Input;
 
 pub(super) struct InstanceLease {
@@ -24,11 +23,13 @@ pub(super) struct Fenced {
 }
 
 impl Dispatch {
-    /// An instance has an episode or a batch to run: a stream with room is reserved at once, or it waits for [`Input::Granted`].
+    /// An instance has an episode or a batch to run: a stream with room is reserved at once, or it waits for [`Input::Granted`]. `prefer`:
+    /// the stream whose worker keeps it; nothing waits for that one.
     pub(crate) fn offer(
         &self,
         key: &InstanceKey,
         class: &Class,
+        prefer: Option<StreamId>,
         avoid: Option<StreamId>,
     ) -> Option<Granted> {
         let mut state = self.lock();
@@ -40,7 +41,7 @@ impl Dispatch {
             return None;
         }
         let kind = kind_of(key);
-        let chosen = Self::choose(&mut state, key.hub, kind, class, avoid);
+        let chosen = Self::choose(&mut state, key.hub, kind, class, prefer, avoid);
         let queues = state.hubs.entry(key.hub).or_default();
         let Some(id) = chosen else {
             queues.instances(kind).push(class.clone(), key.clone());
@@ -101,13 +102,13 @@ impl Dispatch {
         key: &InstanceKey,
         token: Token,
         granted: Granted,
-        parts: Vec<Bytes>,
+        item: Outgoing,
     ) -> bool {
         let mut state = self.lock();
         let Some(stream) = state.streams.get_mut(&granted.stream) else {
             return false;
         };
-        if !stream.is_open || !stream.send(parts) {
+        if !stream.is_open || !stream.send(item) {
             stream.release(granted.kind);
             return false;
         }
@@ -203,7 +204,7 @@ impl Dispatch {
                 continue;
             };
             let kind = kind_of(&key);
-            match Self::choose(state, key.hub, kind, &class, None) {
+            match Self::choose(state, key.hub, kind, &class, None, None) {
                 Some(id) => {
                     if let Some(stream) = state.streams.get_mut(&id) {
                         stream.reserve(kind);

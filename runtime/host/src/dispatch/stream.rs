@@ -20,7 +20,32 @@ use super::{Dispatch, Token};
 use crate::api::{Filter, Filters, Peer, WorkKind};
 use crate::error::Error;
 
-pub(crate) type StreamId = u64;
+/// Number of a stream; unique while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub(super) u64);
+
+/// A work item on its way to its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The encoded `WorkItem`, in parts to be written back to back.
+    pub parts: Vec<Bytes>,
+    /// Past events that it leaves out since its worker knows them; all there are, or none.
+    pub kept_events: u32,
+}
+
+impl Outgoing {
+    pub(crate) fn whole(parts: Vec<Bytes>) -> Self {
+        Self {
+            parts,
+            kept_events: 0,
+        }
+    }
+
+    /// Size of the item, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+}
 
 /// Items of one kind that a stream holds unanswered when it states no limit (S-13.6).
 const HELD_DEFAULT: u32 = 100;
@@ -36,6 +61,7 @@ pub(crate) struct StreamState {
     pub(crate) hub: HubId,
     pub(crate) peer: Peer,
     pub(crate) can_stream_history: bool,
+    pub(crate) keeps_instances: bool,
     filters: Option<LoweredFilters>,
     /// Its worker knows what an entity is.
     takes_entities: bool,
@@ -43,7 +69,7 @@ pub(crate) struct StreamState {
     held: [u32; 3],
     /// Leases it holds.
     pub(crate) leases: HashSet<Token>,
-    pub(crate) sender: mpsc::UnboundedSender<Result<Vec<Bytes>, Error>>,
+    pub(crate) sender: mpsc::UnboundedSender<Result<Outgoing, Error>>,
     unsent: Arc<AtomicUsize>,
     /// The client is still reading; a closed stream only waits out its grace (S-13.19).
     pub(crate) is_open: bool,
@@ -111,6 +137,7 @@ impl StreamState {
             is_without_tokens: options.peer.is_without_tokens(),
             peer: options.peer,
             can_stream_history: options.can_stream_history,
+            keeps_instances: options.keeps_instances,
             filters: options.filters.map(LoweredFilters::new),
             takes_entities: !swallows_entities,
             limits,
@@ -174,27 +201,28 @@ impl StreamState {
     }
 
     /// Puts an item into the pipe. False: the client is gone.
-    pub(crate) fn send(&self, parts: Vec<Bytes>) -> bool {
-        let bytes: usize = parts.iter().map(Bytes::len).sum();
-        self.unsent.fetch_add(bytes, Ordering::Relaxed);
-        self.sender.send(Ok(parts)).is_ok()
+    pub(crate) fn send(&self, item: Outgoing) -> bool {
+        self.unsent.fetch_add(item.bytes(), Ordering::Relaxed);
+        self.sender.send(Ok(item)).is_ok()
     }
 }
 
 /// The reading end of a stream's pipe.
 pub(crate) struct PipeEnd {
-    receiver: mpsc::UnboundedReceiver<Result<Vec<Bytes>, Error>>,
+    receiver: mpsc::UnboundedReceiver<Result<Outgoing, Error>>,
     unsent: Arc<AtomicUsize>,
 }
 
-/// Work items for one worker, as parts of encoded messages to be written back to back. Starts with a health ping (S-13.2), pings when
-/// nothing else was sent for the configured period (S-13.3), and ends with an error, never silently (S-1.14). Dropping it closes the stream.
+/// Work items for one worker. Starts with a health ping (S-13.2), pings when nothing else was sent for the configured period (S-13.3),
+/// and ends with an error, never silently (S-1.14). Dropping it closes the stream: what it holds stays reserved for the grace (S-13.19).
 pub struct WorkItems {
     id: StreamId,
     pipe: PipeEnd,
     dispatch: Weak<Dispatch>,
     ping_interval: Duration,
-    next_ping: Pin<Box<Sleep>>,
+    /// Looks whether something was sent since; to be put off with each item would cost more than the item.
+    next_look: Pin<Box<Sleep>>,
+    sent_at: Instant,
     has_started: bool,
     has_ended: bool,
 }
@@ -206,26 +234,64 @@ impl WorkItems {
         dispatch: Weak<Dispatch>,
         ping_interval: Duration,
     ) -> Self {
-        let next_ping = Box::pin(tokio::time::sleep(ping_interval));
         Self {
             id,
             pipe,
             dispatch,
             ping_interval,
-            next_ping,
+            next_look: Box::pin(tokio::time::sleep(ping_interval)),
+            sent_at: Instant::now(),
             has_started: false,
             has_ended: false,
         }
     }
 
-    fn put_off_ping(&mut self) {
-        let at = Instant::now() + self.ping_interval;
-        self.next_ping.as_mut().reset(at);
+    /// By which an answer says that it came over this stream.
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// The hub that it is subscribed to now, which begins anew when it is created again; `None`: the stream is ended.
+    pub fn hub(&self) -> Option<HubId> {
+        self.dispatch.upgrade()?.hub_of(self.id)
+    }
+
+    /// From now on nothing is sent; answers to what was sent are awaited.
+    pub fn take_no_more(&self) {
+        if let Some(dispatch) = self.dispatch.upgrade() {
+            dispatch.close_to_work(self.id);
+        }
+    }
+
+    /// Ends the stream. No answer will come to what is unanswered: it is delivered again at once.
+    pub fn finish(self) {
+        if let Some(dispatch) = self.dispatch.upgrade() {
+            dispatch.finish_stream(self.id);
+        }
+    }
+
+    /// Whether a ping is due; if not, this task is woken when one may be.
+    fn is_ping_due(&mut self, context: &mut Context<'_>) -> bool {
+        while self.next_look.as_mut().poll(context).is_ready() {
+            let due = self.sent_at + self.ping_interval;
+            let now = Instant::now();
+            let is_due = due <= now;
+            let next = if is_due {
+                now + self.ping_interval
+            } else {
+                due
+            };
+            self.next_look.as_mut().reset(next);
+            if is_due {
+                return true;
+            }
+        }
+        false
     }
 }
 
 impl Stream for WorkItems {
-    type Item = Result<Vec<Bytes>, Error>;
+    type Item = Result<Outgoing, Error>;
 
     /// Never ends with `None` before it gave an error.
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -234,13 +300,13 @@ impl Stream for WorkItems {
         }
         if !self.has_started {
             self.has_started = true;
-            return Poll::Ready(Some(Ok(wire::health_ping())));
+            return Poll::Ready(Some(Ok(Outgoing::whole(wire::health_ping()))));
         }
         if let Poll::Ready(item) = self.pipe.receiver.poll_recv(context) {
             let item = item.unwrap_or_else(|| Err(Error::stopping()));
             match &item {
-                Ok(parts) => {
-                    let bytes: usize = parts.iter().map(Bytes::len).sum();
+                Ok(item) => {
+                    let bytes = item.bytes();
                     let before = self.pipe.unsent.fetch_sub(bytes, Ordering::Relaxed);
                     if before >= UNSENT_BYTES_MAX
                         && before - bytes < UNSENT_BYTES_MAX
@@ -251,12 +317,12 @@ impl Stream for WorkItems {
                 }
                 Err(_) => self.has_ended = true,
             }
-            self.put_off_ping();
+            self.sent_at = Instant::now();
             return Poll::Ready(Some(item));
         }
-        if self.next_ping.as_mut().poll(context).is_ready() {
-            self.put_off_ping();
-            return Poll::Ready(Some(Ok(wire::health_ping())));
+        if self.is_ping_due(context) {
+            self.sent_at = Instant::now();
+            return Poll::Ready(Some(Ok(Outgoing::whole(wire::health_ping()))));
         }
         Poll::Pending
     }

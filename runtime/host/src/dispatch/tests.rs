@@ -68,14 +68,16 @@ impl Bench {
 
     /// Hands an episode of `name` to whatever stream has room.
     fn hand_out(&self, instance: &str) -> Option<(StreamId, Token)> {
-        let granted = self.dispatch.offer(&key(instance), &class("O"), None)?;
+        let granted = self
+            .dispatch
+            .offer(&key(instance), &class("O"), None, None)?;
         Some((granted.stream, self.lease(instance, granted)))
     }
 
     fn lease(&self, instance: &str, granted: Granted) -> Token {
         let token = self.dispatch.token();
-        let parts = mainspring_core::wire::health_ping();
-        assert!(self.dispatch.lease(&key(instance), token, granted, parts));
+        let item = Outgoing::whole(mainspring_core::wire::health_ping());
+        assert!(self.dispatch.lease(&key(instance), token, granted, item));
         token
     }
 
@@ -110,6 +112,7 @@ fn from(user_agent: &str, connection: u64) -> StreamOptions {
         activities_max: 0,
         entities_max: 0,
         can_stream_history: false,
+        keeps_instances: false,
         filters: None,
         worker: String::new(),
     }
@@ -148,8 +151,8 @@ fn task(generation: &str, task_id: i32, name: &str) -> ActivityTask {
     }
 }
 
-fn decode(parts: Vec<bytes::Bytes>) -> WorkItem {
-    WorkItem::decode(parts.concat().as_slice()).unwrap()
+fn decode(item: Outgoing) -> WorkItem {
+    WorkItem::decode(item.parts.concat().as_slice()).unwrap()
 }
 
 /// What the stream has to give now.
@@ -209,7 +212,10 @@ async fn a_filter_lets_through_what_it_lists_and_the_rest_waits_for_another_stre
     }
     assert_eq!(names(&mut picky), ["pAY"]);
     assert!(
-        bench.dispatch.offer(&key("o"), &class("O"), None).is_none(),
+        bench
+            .dispatch
+            .offer(&key("o"), &class("O"), None, None)
+            .is_none(),
         "a kind without entries gets nothing"
     );
     drop(picky);
@@ -307,7 +313,7 @@ async fn a_waiting_orchestration_is_granted_the_place_that_another_leaves() {
 async fn an_orchestration_that_waits_under_another_name_is_not_given_away_under_the_old_one() {
     let bench = bench();
     assert!(bench.hand_out("a").is_none());
-    let offered = bench.dispatch.offer(&key("a"), &class("Other"), None);
+    let offered = bench.dispatch.offer(&key("a"), &class("Other"), None, None);
     assert!(offered.is_none());
     let only = |name: &str| StreamOptions {
         filters: Some(Filters {
@@ -323,7 +329,9 @@ async fn an_orchestration_that_waits_under_another_name_is_not_given_away_under_
     assert!(bench.told().is_none());
     let _second = bench.open(only("Other"));
     assert!(matches!(bench.told(), Some((_, Input::Granted(_)))));
-    bench.dispatch.offer(&key("b"), &class("Nobody"), None);
+    bench
+        .dispatch
+        .offer(&key("b"), &class("Nobody"), None, None);
     bench.dispatch.withdraw(&key("b"));
     assert_eq!(bench.dispatch.waits_as(&key("b")), None);
 }

@@ -8,7 +8,7 @@ use mainspring_entities::{Batch, Decision, Transition};
 use super::EntityActor;
 use crate::activation::{Input, Reply};
 use crate::clock;
-use crate::dispatch::{Class, Granted, Size, StreamId, Token};
+use crate::dispatch::{Class, Granted, Outgoing, Size, StreamId, Token};
 use crate::resident::Resident;
 
 /// The operations that are out with a worker.
@@ -86,7 +86,7 @@ impl EntityActor {
             batch,
             receives_any_size,
         });
-        if !dispatch.lease(&self.key, token, granted, parts) {
+        if !dispatch.lease(&self.key, token, granted, Outgoing::whole(parts)) {
             self.lease = None;
             self.consider(None);
         }

@@ -3,6 +3,7 @@
 
 mod clients;
 mod faults;
+mod kept;
 mod lives;
 mod peers;
 mod restarts;

@@ -100,6 +100,7 @@ impl Scene {
             activities_max: 0,
             entities_max: 0,
             can_stream_history: false,
+            keeps_instances: false,
             filters: None,
             worker: String::new(),
         };
@@ -198,6 +199,8 @@ pub fn kind(event: &proto::HistoryEvent) -> &'static str {
 pub struct Episode {
     pub request: proto::OrchestratorRequest,
     pub token: String,
+    /// Past events left out.
+    pub kept: u32,
 }
 
 impl Episode {
@@ -237,21 +240,26 @@ pub struct Worker {
 
 impl Worker {
     async fn next(&mut self) -> proto::WorkItem {
+        self.next_with_kept().await.0
+    }
+
+    async fn next_with_kept(&mut self) -> (proto::WorkItem, u32) {
         loop {
-            let parts = within(self.items.next()).await.unwrap().unwrap();
-            let item = proto::WorkItem::decode(parts.concat().as_slice()).unwrap();
+            let outgoing = within(self.items.next()).await.unwrap().unwrap();
+            let item = proto::WorkItem::decode(outgoing.parts.concat().as_slice()).unwrap();
             if !matches!(item.request, Some(Request::HealthPing(_))) {
-                return item;
+                return (item, outgoing.kept_events);
             }
         }
     }
 
     pub async fn episode(&mut self) -> Episode {
-        let item = self.next().await;
+        let (item, kept) = self.next_with_kept().await;
         match item.request {
             Some(Request::OrchestratorRequest(request)) => Episode {
                 request,
                 token: item.completion_token,
+                kept,
             },
             other => panic!("not an episode: {other:?}"),
         }
@@ -271,8 +279,8 @@ impl Worker {
     /// Whether nothing was sent so far but pings. To be called after an answer that came later than what could have sent something.
     pub fn has_nothing(&mut self) -> bool {
         while let Some(item) = self.items.next().now_or_never() {
-            let parts = item.unwrap().unwrap();
-            let item = proto::WorkItem::decode(parts.concat().as_slice()).unwrap();
+            let outgoing = item.unwrap().unwrap();
+            let item = proto::WorkItem::decode(outgoing.parts.concat().as_slice()).unwrap();
             if !matches!(item.request, Some(Request::HealthPing(_))) {
                 return false;
             }
@@ -300,11 +308,11 @@ impl Worker {
     }
 
     pub async fn respond(&self, response: proto::OrchestratorResponse) -> Result<(), Error> {
-        within(
-            self.host
-                .complete_orchestration(self.hub, &self.peer, response),
-        )
-        .await
+        let over = Some(self.items.id());
+        let completed = self
+            .host
+            .complete_orchestration(self.hub, &self.peer, over, response);
+        within(completed).await
     }
 
     pub async fn complete_activity(&self, activity: &Activity, result: &str) {
@@ -406,7 +414,11 @@ impl Worker {
         let item = self.next().await;
         let token = item.completion_token;
         match item.request {
-            Some(Request::OrchestratorRequest(request)) => Ok(Episode { request, token }),
+            Some(Request::OrchestratorRequest(request)) => Ok(Episode {
+                request,
+                token,
+                kept: 0,
+            }),
             Some(Request::ActivityRequest(request)) => Err(Activity { request, token }),
             other => panic!("neither episode nor activity: {other:?}"),
         }

@@ -39,7 +39,7 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
 #[derive(Clone)]
 pub(crate) struct Gate {
     task_hub: TaskHubSidecarServiceServer<TaskHub>,
-    /// Health and reflection.
+    /// The work stream, health and reflection.
     others: Routes,
     keeper: Arc<Keeper>,
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use mainspring_host::{Filter, Filters, StreamOptions, WorkItems, WorkKind};
+use mainspring_host::{Filter, Filters, Peer, StreamOptions, WorkItems, WorkKind};
 use mainspring_proto as proto;
 use mainspring_proto::{RawWorkItem, WorkerCapability};
 use tonic::{Request, Status};
@@ -23,25 +23,8 @@ impl TaskHub {
         request: Request<proto::GetWorkItemsRequest>,
     ) -> Result<WorkItemStream, Status> {
         let (host, hub) = self.enter(&request).await?;
-        let named = request
-            .metadata()
-            .get(WORKER_KEY)
-            .and_then(|name| name.to_str().ok())
-            .map(str::to_owned);
-        let peer = peer(&request);
-        let request = request.into_inner();
-        let options = StreamOptions {
-            peer,
-            orchestrations_max: limit(request.max_concurrent_orchestration_work_items),
-            activities_max: limit(request.max_concurrent_activity_work_items),
-            entities_max: limit(request.max_concurrent_entity_work_items),
-            can_stream_history: request
-                .capabilities
-                .contains(&(WorkerCapability::HistoryStreaming as i32)),
-            filters: filters(request.work_item_filters),
-            worker: named.unwrap_or(request.worker_instance_id),
-        };
-        host.open_stream(hub, options)
+        let (peer, worker) = (peer(&request), worker_name(&request));
+        host.open_stream(hub, options(peer, worker, request.into_inner()))
             .map(WorkItemStream)
             .map_err(status)
     }
@@ -52,7 +35,7 @@ impl TaskHub {
     ) -> Result<proto::CompleteTaskResponse, Status> {
         let (host, hub) = self.enter(&request).await?;
         let peer = peer(&request);
-        host.complete_orchestration(hub, &peer, request.into_inner())
+        host.complete_orchestration(hub, &peer, None, request.into_inner())
             .await
             .map_err(status)?;
         Ok(proto::CompleteTaskResponse {})
@@ -92,7 +75,38 @@ impl Stream for WorkItemStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = Pin::new(&mut self.0).poll_next(context);
-        next.map(|item| item.map(|item| item.map(RawWorkItem::from_parts).map_err(status)))
+        next.map(|item| {
+            item.map(|item| {
+                item.map(|item| RawWorkItem::from_parts(item.parts))
+                    .map_err(status)
+            })
+        })
+    }
+}
+
+/// What a worker calls itself besides its message.
+pub(super) fn worker_name<T>(request: &Request<T>) -> Option<String> {
+    let name = request.metadata().get(WORKER_KEY)?;
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// What a worker asks for, whichever stream it opens. It keeps no instances unless it says so.
+pub(super) fn options(
+    peer: Peer,
+    worker: Option<String>,
+    request: proto::GetWorkItemsRequest,
+) -> StreamOptions {
+    StreamOptions {
+        peer,
+        orchestrations_max: limit(request.max_concurrent_orchestration_work_items),
+        activities_max: limit(request.max_concurrent_activity_work_items),
+        entities_max: limit(request.max_concurrent_entity_work_items),
+        can_stream_history: request
+            .capabilities
+            .contains(&(WorkerCapability::HistoryStreaming as i32)),
+        keeps_instances: false,
+        filters: filters(request.work_item_filters),
+        worker: worker.unwrap_or(request.worker_instance_id),
     }
 }
 

@@ -23,12 +23,18 @@ async fn an_answer_without_a_token_is_found_by_instance_and_task() {
 async fn a_peer_that_answers_without_a_token_is_known_for_it_from_then_on() {
     let bench = bench();
     let _items = bench.open(from("unheard-of", 1));
-    let granted = bench.dispatch.offer(&key("a"), &class("O"), None).unwrap();
+    let granted = bench
+        .dispatch
+        .offer(&key("a"), &class("O"), None, None)
+        .unwrap();
     assert!(!granted.is_without_tokens);
     bench.lease("a", granted);
     let (_, token) = bench.dispatch.find(HUB, "a", "").unwrap();
     bench.dispatch.answered(token);
-    let granted = bench.dispatch.offer(&key("a"), &class("O"), None).unwrap();
+    let granted = bench
+        .dispatch
+        .offer(&key("a"), &class("O"), None, None)
+        .unwrap();
     assert!(granted.is_without_tokens);
 }
 
