@@ -8,6 +8,8 @@ mod crash;
 mod entities;
 #[path = "sdk/instances.rs"]
 mod instances;
+#[path = "sdk/lanes.rs"]
+mod lanes;
 #[path = "sdk/orchestrations.rs"]
 mod orchestrations;
 #[path = "sdk/python.rs"]

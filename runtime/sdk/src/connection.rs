@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use mainspring_proto::client::TaskHubSidecarServiceClient;
-use mainspring_proto::{HistoryEvent, StreamInstanceHistoryRequest};
+use mainspring_proto::v1::client::WorkStreamClient;
+use mainspring_proto::{HistoryEvent, StreamInstanceHistoryRequest, lazy};
 use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{ClientTlsConfig, Endpoint};
@@ -182,6 +183,18 @@ impl Connection {
 
     pub(crate) fn service(&self) -> TaskHubSidecarServiceClient<Transport> {
         TaskHubSidecarServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(INBOUND_BYTES_MAX)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    /// The published service for a worker, which reads of a history only what it needs.
+    pub(crate) fn items(&self) -> lazy::client::TaskHubSidecarServiceClient<Transport> {
+        lazy::client::TaskHubSidecarServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(INBOUND_BYTES_MAX)
+    }
+
+    pub(crate) fn work_stream(&self) -> WorkStreamClient<Transport> {
+        WorkStreamClient::new(self.transport.clone())
             .max_decoding_message_size(INBOUND_BYTES_MAX)
             .max_encoding_message_size(usize::MAX)
     }

@@ -17,6 +17,7 @@ use mainspring_proto::{
     CompleteOrchestrationAction, ExecutionStartedEvent, HistoryEvent, OrchestrationStatus,
     OrchestratorAction, TaskFailureDetails,
 };
+use prost_types::Timestamp;
 
 use crate::convert::Payloads;
 use crate::error::Failure;
@@ -85,6 +86,8 @@ pub(crate) struct Instance {
     waker: Waker,
     /// Events of the history that it has seen, confirmations included.
     seen: usize,
+    /// Where the last episode that it has seen begins in the history, from 0, and when it began.
+    last_episode: Option<(usize, Option<Timestamp>)>,
     result: Option<Outcome>,
 }
 
@@ -133,6 +136,7 @@ impl Instance {
             waker: Waker::from(Arc::clone(&nudge)),
             nudge,
             seen: 0,
+            last_episode: None,
             result: None,
         }
     }
@@ -140,6 +144,32 @@ impl Instance {
     /// How many events of the history it has seen.
     pub(crate) fn seen(&self) -> usize {
         self.seen
+    }
+
+    /// Position, from 0, of the event with which the last episode that it has seen begins.
+    pub(crate) fn last_episode(&self) -> Option<usize> {
+        self.last_episode.map(|(position, _)| position)
+    }
+
+    /// Whether this is the event with which that episode begins. If the history has another one there, somebody else was given the
+    /// episode, and what this instance made of it never happened.
+    pub(crate) fn began_with(&self, event: &HistoryEvent) -> bool {
+        let is_start = matches!(event.event_type, Some(EventType::OrchestratorStarted(_)));
+        is_start && self.last_episode.map(|(_, at)| at) == Some(event.timestamp)
+    }
+
+    /// The last answer was taken as it was: all its actions are in the history now, which has this many events. False: it cannot be.
+    pub(crate) fn accepted(&mut self, events: usize) -> bool {
+        let Some(life) = &self.life else {
+            return false;
+        };
+        let mut state = life.shared.state();
+        if self.seen + state.actions.len() != events {
+            return false;
+        }
+        state.actions.clear();
+        self.seen = events;
+        true
     }
 
     /// Runs through what has happened before.
@@ -195,6 +225,7 @@ impl Instance {
             return self.run(is_replaying).map_err(Trouble::from);
         }
         if let EventType::OrchestratorStarted(_) = kind {
+            self.last_episode = Some((self.seen - 1, event.timestamp));
             return self.begin_episode(event).map_err(Trouble::from);
         }
         let Some(life) = &self.life else {

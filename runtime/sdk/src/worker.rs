@@ -7,13 +7,15 @@
 //! ```
 //!
 //! A lane is one stream and lives as long as its connection; the crew outlives it, so that what is finished after a break is
-//! still answered. In reading order: [`Worker`], `crew`, `kept`, `published`.
+//! still answered. There are two: the work stream, on which answers go back, too; and the published protocol's for schedulers that
+//! have no work stream. In reading order: [`Worker`], `crew`, `kept`, `stream`, `published`.
 
 mod answer;
 mod crew;
 mod item;
 mod kept;
 mod published;
+mod stream;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mainspring_proto::{GetWorkItemsRequest, WorkerCapability};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::connection::Connection;
@@ -33,6 +35,7 @@ use crate::registry::Registry;
 
 use answer::Answered;
 use crew::Crew;
+use published::CALLS_MAX;
 
 /// Pauses between two tries to reach a scheduler that is away.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -256,6 +259,7 @@ impl Worker {
             settings: self.settings,
             crew,
             answered,
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
             stopping,
         };
         Ok(RunningWorker {
@@ -319,6 +323,8 @@ struct Shift {
     settings: Settings,
     crew: Crew,
     answered: mpsc::UnboundedReceiver<Answered>,
+    /// Room for answers that are sent as calls.
+    calls: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -365,7 +371,10 @@ impl Shift {
     }
 
     async fn lane(&mut self) -> LaneEnd {
-        published::run(self).await
+        match stream::run(self).await {
+            Some(end) => end,
+            None => published::run(self).await,
+        }
     }
 
     /// What the scheduler is told of this worker.

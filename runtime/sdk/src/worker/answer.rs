@@ -39,6 +39,20 @@ impl Answered {
         }
     }
 
+    /// An episode whose instance is no longer in memory, though the scheduler left its history out (S-3.32).
+    pub(crate) fn ask_for_history(token: String, instance: String) -> Self {
+        let response = OrchestratorResponse {
+            instance_id: instance,
+            completion_token: token.clone(),
+            requires_history: true,
+            ..Default::default()
+        };
+        Self {
+            token,
+            answer: Answer::Orchestration(response),
+        }
+    }
+
     /// An episode that ends its instance with this failure.
     pub(crate) fn failed_episode(token: String, instance: String, failure: Failure) -> Self {
         let completion = CompleteOrchestrationAction {

@@ -12,11 +12,12 @@ use mainspring_proto::{
     ActivityRequest, ActivityResponse, EntityBatchResult, EntityRequest, HistoryEvent,
     OrchestratorResponse, StreamInstanceHistoryRequest, WorkItemFilters,
 };
+use prost::DecodeError;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Answered, Kind};
-use super::item::{Episode, Item, Past, Work};
+use super::item::{Episode, History, Item, Past, Work};
 use super::kept::Kept;
 use super::{Counters, OnMismatch, Settings};
 use crate::activity::ActivityContext;
@@ -50,13 +51,9 @@ struct Shared {
 }
 
 /// What an orchestrator thread is asked for.
-enum Errand {
-    Run {
-        token: String,
-        episode: Episode,
-    },
-    /// The lane is gone: what is kept may be behind.
-    Forget,
+struct Errand {
+    token: String,
+    episode: Episode,
 }
 
 impl Shared {
@@ -117,19 +114,10 @@ impl Crew {
         self.shared.counters.in_flight.load(Ordering::Acquire)
     }
 
-    /// An answer was handed to the lane.
-    pub(crate) fn answered(&self) {
-        self.shared
-            .counters
-            .in_flight
-            .fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// The lane is gone.
-    pub(crate) fn forget(&self) {
-        for thread in &self.threads {
-            drop(thread.send(Errand::Forget));
-        }
+    /// So many answers were handed to the lane.
+    pub(crate) fn answered(&self, count: usize) {
+        let in_flight = &self.shared.counters.in_flight;
+        in_flight.fetch_sub(count, Ordering::AcqRel);
     }
 
     /// Sets somebody to work on it.
@@ -143,7 +131,7 @@ impl Crew {
             Work::Episode(episode) => {
                 let thread = self.hasher.hash_one(&episode.instance) as usize % self.threads.len();
                 // A thread ends only with the crew.
-                drop(self.threads[thread].send(Errand::Run { token, episode }));
+                drop(self.threads[thread].send(Errand { token, episode }));
             }
             Work::Activity(request) => {
                 let shared = Arc::clone(&self.shared);
@@ -233,19 +221,11 @@ struct Bench {
 
 impl Bench {
     fn work(mut self, errands: &channel::Receiver<Errand>) {
-        while let Ok(errand) = errands.recv() {
+        while let Ok(Errand { token, episode }) = errands.recv() {
             let kept_before = self.kept.len();
-            match errand {
-                Errand::Run { token, episode } => {
-                    let answered = self.episode(token, episode);
-                    self.note_kept(kept_before);
-                    self.shared.tell(answered);
-                }
-                Errand::Forget => {
-                    self.kept.clear();
-                    self.note_kept(kept_before);
-                }
-            }
+            let answered = self.episode(token, episode);
+            self.note_kept(kept_before);
+            self.shared.tell(answered);
         }
     }
 
@@ -273,6 +253,7 @@ impl Bench {
                 tracing::warn!(instance = id, reason, "the history cannot be read");
                 return Answered::abandon(token, Kind::Orchestration);
             }
+            Err(Setback::Forgotten) => return Answered::ask_for_history(token, id),
             Err(Setback::Trouble(trouble)) => return self.trouble(token, id, trouble),
         };
         let answer = match instance.episode(&new) {
@@ -305,14 +286,18 @@ impl Bench {
         execution: &str,
         past: Past,
     ) -> Result<Instance, Setback> {
-        let events = match past {
-            Past::Events(events) => events,
-            Past::Elsewhere => self.fetch(id, execution)?,
+        let history = match past {
+            Past::Known(events) => {
+                let known = kept.and_then(|mut kept| kept.accepted(events).then_some(kept));
+                return known.ok_or(Setback::Forgotten);
+            }
+            Past::Events(history) => history,
+            Past::Elsewhere => History::Decoded(self.fetch(id, execution)?),
         };
         if let Some(mut instance) = kept
-            && let Some(rest) = events.get(instance.seen()..)
-            // The confirmations of its own last actions. If they are others, somebody else answered meanwhile.
-            && instance.replay(rest).is_ok()
+            && is_part_of(&instance, &history)?
+            // The confirmations of its own last actions.
+            && replay(&mut instance, &history).is_ok()
         {
             return Ok(instance);
         }
@@ -320,10 +305,10 @@ impl Bench {
             Arc::clone(&self.shared.registry),
             self.shared.payloads.clone(),
         );
-        if !events.is_empty() {
+        if history.len() > 0 {
             Counters::add(&self.shared.counters.replays);
         }
-        instance.replay(&events).map_err(Setback::Trouble)?;
+        replay(&mut instance, &history)?;
         Ok(instance)
     }
 
@@ -374,8 +359,39 @@ impl Bench {
     }
 }
 
+/// Whether a history holds all that an instance has seen, as it has seen it.
+fn is_part_of(instance: &Instance, history: &History) -> Result<bool, Setback> {
+    match instance.last_episode() {
+        Some(position) if instance.seen() <= history.len() => {
+            Ok(instance.began_with(&*history.at(position)?))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Runs through what the instance has not seen yet.
+fn replay(instance: &mut Instance, history: &History) -> Result<(), Setback> {
+    for position in instance.seen()..history.len() {
+        instance
+            .replay([&*history.at(position)?])
+            .map_err(Setback::Trouble)?;
+    }
+    Ok(())
+}
+
 /// Why an instance cannot go on from where it was.
 enum Setback {
     Unreadable(String),
+    /// It should be in memory, and is not.
+    Forgotten,
     Trouble(Trouble),
 }
+
+impl From<DecodeError> for Setback {
+    fn from(error: DecodeError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

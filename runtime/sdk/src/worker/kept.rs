@@ -58,11 +58,6 @@ impl Kept {
         );
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
-        self.by_rest.clear();
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainspring_proto::work_item::Request;
 use mainspring_proto::{
-    AbandonActivityTaskRequest, AbandonEntityTaskRequest, AbandonOrchestrationTaskRequest, WorkItem,
+    AbandonActivityTaskRequest, AbandonEntityTaskRequest, AbandonOrchestrationTaskRequest,
 };
-use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
 use super::answer::{Answer, Answered, Kind};
-use super::item::{Episode, Item, Past, Work};
+use super::item::Item;
 use super::{LaneEnd, Shift, stopped};
 use crate::connection::Connection;
 
 /// Calls on their way at once; further answers wait.
-const CALLS_MAX: usize = 256;
+pub(super) const CALLS_MAX: usize = 256;
 
 /// How often an answer is sent while the scheduler is away, and the pauses between.
 const TRIES_MAX: u32 = 12;
@@ -26,24 +24,23 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) async fn run(shift: &mut Shift) -> LaneEnd {
     let mut was_of_use = false;
     let request = shift.connection.request(shift.options());
-    let opened = shift.connection.service().get_work_items(request).await;
+    let opened = shift.connection.items().get_work_items(request).await;
     let mut items = match opened {
         Ok(response) => response.into_inner(),
         Err(status) => return LaneEnd::Lost { status, was_of_use },
     };
-    let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let mut stopping = shift.stopping.clone();
     let end = loop {
         tokio::select! {
             biased;
             Some(answered) = shift.answered.recv() => {
-                send(shift, &calls, answered).await;
+                send(shift, answered).await;
             }
             () = stopped(&mut stopping) => break None,
             item = items.message() => match item {
                 Ok(Some(item)) => {
                     was_of_use = true;
-                    if let Some(item) = read(item) {
+                    if let Some(item) = Item::read(item, 0) {
                         shift.crew.take(item);
                     }
                 }
@@ -52,7 +49,6 @@ pub(super) async fn run(shift: &mut Shift) -> LaneEnd {
             },
         }
     };
-    shift.crew.forget();
     if let Some(status) = end {
         return LaneEnd::Lost { status, was_of_use };
     }
@@ -60,21 +56,30 @@ pub(super) async fn run(shift: &mut Shift) -> LaneEnd {
     drop(items);
     while shift.crew.in_flight() > 0 {
         match shift.answered.recv().await {
-            Some(answered) => send(shift, &calls, answered).await,
+            Some(answered) => send(shift, answered).await,
             None => break,
         }
     }
-    // All calls have ended once every permit can be had.
-    drop(calls.acquire_many(CALLS_MAX as u32).await);
+    calls_ended(shift).await;
     LaneEnd::Stopped
 }
 
-async fn send(shift: &Shift, calls: &Arc<Semaphore>, answered: Answered) {
-    let permit = Arc::clone(calls)
+/// Ready once no answer is on its way any more.
+pub(super) async fn calls_ended(shift: &Shift) {
+    drop(shift.calls.acquire_many(CALLS_MAX as u32).await);
+}
+
+async fn send(shift: &Shift, answered: Answered) {
+    shift.crew.answered(1);
+    call_later(shift, answered).await;
+}
+
+/// Sends an answer by a call of its own, as soon as there is room for one.
+pub(super) async fn call_later(shift: &Shift, answered: Answered) {
+    let permit = Arc::clone(&shift.calls)
         .acquire_owned()
         .await
         .expect("it is never closed");
-    shift.crew.answered();
     let connection = shift.connection.clone();
     tokio::spawn(async move {
         deliver(&connection, answered).await;
@@ -145,26 +150,4 @@ async fn call(connection: &Connection, answered: &Answered) -> Result<(), Status
             .await
             .map(drop),
     }
-}
-
-/// `None`: a ping, or something that nobody knows yet.
-fn read(item: WorkItem) -> Option<Item> {
-    let work = match item.request? {
-        Request::OrchestratorRequest(request) => Work::Episode(Episode {
-            instance: request.instance_id,
-            execution: request.execution_id.unwrap_or_default(),
-            past: match request.requires_history_streaming {
-                true => Past::Elsewhere,
-                false => Past::Events(request.past_events),
-            },
-            new: request.new_events,
-        }),
-        Request::ActivityRequest(request) => Work::Activity(Box::new(request)),
-        Request::EntityRequestV2(request) => Work::Entity(request),
-        Request::EntityRequest(_) | Request::HealthPing(_) => return None,
-    };
-    Some(Item {
-        token: item.completion_token,
-        work,
-    })
 }
