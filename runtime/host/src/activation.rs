@@ -24,7 +24,6 @@ use mainspring_store::query;
 use tokio::sync::oneshot;
 
 use crate::api::HistoryStream;
-use crate::clock;
 use crate::dispatch::{Class, Granted, StreamId, Token};
 use crate::error::Error;
 use crate::partition::{Passivated, Shared, Until, Warm};
@@ -563,6 +562,6 @@ impl Input {
 
 impl ActivationActor {
     fn now(&self) -> Timestamp {
-        clock::now()
+        self.shared.now()
     }
 }

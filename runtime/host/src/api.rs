@@ -79,7 +79,7 @@ pub struct Filter {
 }
 
 /// Kinds of work items that can be given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WorkKind {
     /// An episode of an orchestration.
     Orchestration,

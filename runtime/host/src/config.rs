@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mainspring_core::orchestration::Limits;
 
+use crate::clock::Clock;
+
 /// Settings of one running scheduler.
 #[derive(Debug, Clone)]
 pub struct HostConfig {
@@ -48,6 +50,8 @@ pub struct HostConfig {
     pub entity_queue_bytes_max: usize,
     /// Operations in one batch of an entity (S-12.10). Default 100: what a worker that dies in between has to do again.
     pub entity_batch_max: usize,
+    /// What timers, schedules, history and retention go by. Default: the time of this machine.
+    pub clock: Clock,
 }
 
 impl Default for HostConfig {
@@ -73,6 +77,7 @@ impl Default for HostConfig {
             mailbox_messages_max: 100_000,
             entity_queue_bytes_max: 64 << 20,
             entity_batch_max: 100,
+            clock: Clock::system(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod activities;
 mod instances;
 mod leases;
 mod queue;
+mod rest;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::activation::Input;
 use crate::api::{StreamOptions, WorkKind};
-use crate::clock::RandomIds;
+use crate::clock::{Clock, RandomIds};
 use crate::config::HostConfig;
 use crate::error::{Error, ErrorKind};
 
@@ -138,6 +139,7 @@ pub(crate) struct Dispatch {
     lease_grace: Duration,
     oversize_wait: Duration,
     work_item_bytes_max: usize,
+    clock: Clock,
     /// Itself, for work that comes due later.
     this: Weak<Self>,
 }
@@ -151,6 +153,7 @@ impl Dispatch {
             lease_grace: config.lease_grace,
             oversize_wait: config.oversize_wait,
             work_item_bytes_max: config.limits.work_item_bytes_max,
+            clock: config.clock.clone(),
             this: this.clone(),
         })
     }
@@ -175,7 +178,15 @@ impl Dispatch {
         assert!(was_set.is_ok(), "instances are connected once");
     }
 
+    /// For all that may change something.
     fn lock(&self) -> MutexGuard<'_, State> {
+        let state = self.look();
+        // Whoever is woken looks only once this guard is gone.
+        self.clock.stir();
+        state
+    }
+
+    fn look(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
             .expect("no panic while the dispatcher is locked")

@@ -11,7 +11,7 @@ use mainspring_store::query::{self as stored, EntityFilter};
 
 use crate::activation::Input;
 use crate::api::{EntityPage, EntityQuery, Peer, Signal};
-use crate::clock::{self, RandomIds};
+use crate::clock::RandomIds;
 use crate::error::Error;
 use crate::host::Host;
 use crate::query::{PAGE_BYTES_MAX, page_size};
@@ -42,7 +42,7 @@ impl Host {
             true => guid(&mut ids),
             false => signal.request_id,
         };
-        let now = clock::now();
+        let now = self.now();
         let (name, input) = (signal.operation, signal.input);
         let operation = Operation::new(request_id, name, input, Sender::Client, now, &mut ids)
             .scheduled(signal.scheduled_at);

@@ -21,7 +21,7 @@ use mainspring_entities::{Arrival, Entity, Limits, Transition};
 use mainspring_store::query;
 
 use crate::activation::{Input, Numbered, Reply};
-use crate::clock;
+use crate::clock::machine_time;
 use crate::dispatch::{Class, Granted};
 use crate::error::{Error, ErrorKind};
 use crate::partition::{Passivated, Shared, Warm};
@@ -118,7 +118,10 @@ impl EntityActor {
             );
             return self.answer(reply, Err(Error::new(ErrorKind::Exhausted, message)));
         }
-        if let Some(due) = operation.scheduled_at.filter(|due| *due > clock::now()) {
+        if let Some(due) = operation
+            .scheduled_at
+            .filter(|due| *due > self.shared.now())
+        {
             let kept = self.keep_aside_once(due, operation);
             return self.answer(reply, kept);
         }
@@ -143,7 +146,7 @@ impl EntityActor {
     fn forget_recent(&mut self) {
         let mut transition = Transition::default();
         if let Some(entity) = &mut self.entity {
-            entity.forget_recent(clock::now(), &mut transition);
+            entity.forget_recent(self.shared.now(), &mut transition);
         }
         if !transition.removed.is_empty() {
             self.turn(transition);
@@ -175,7 +178,7 @@ impl EntityActor {
     }
 
     fn bring(&mut self, position: Position, message: Message, transition: &mut Transition) {
-        let now = clock::now();
+        let now = self.shared.now();
         let delayed = match &message {
             Message::Operation(operation) if operation.scheduled_at.is_some() => {
                 Some(operation.clone())
@@ -203,7 +206,7 @@ impl EntityActor {
         let key = &self.key;
         self.entity.get_or_insert_with(|| {
             let execution_id = execution_id(&mut *shared.ids.borrow_mut());
-            let entity = Entity::new(key.instance.clone(), execution_id, clock::now());
+            let entity = Entity::new(key.instance.clone(), execution_id, shared.now());
             shared.decide(|turns| turns.batch().put_entity(key, &entity.record));
             entity
         })
@@ -227,7 +230,7 @@ impl EntityActor {
     }
 
     fn keep_aside(&mut self, due: Timestamp, operation: Operation) {
-        self.sequence = (self.sequence + 1).max(clock::now().micros_down());
+        self.sequence = (self.sequence + 1).max(machine_time().micros_down());
         let sequence = self.sequence;
         self.shared.decide(|turns| {
             turns
@@ -298,7 +301,7 @@ impl EntityActor {
             .as_ref()
             .is_some_and(|e| e.record.has_state || !e.is_queue_empty());
         let purged = match &mut self.entity {
-            Some(entity) if is_free && exists => entity.purge(clock::now()),
+            Some(entity) if is_free && exists => entity.purge(self.shared.now()),
             _ => None,
         };
         let was_purged = purged.is_some();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, System};
 use mainspring_core::id::{HubId, InstanceKey, PartitionId};
+use mainspring_core::time::Timestamp;
 use mainspring_store::{Cache, Committer, Store, query};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
@@ -20,6 +21,7 @@ use crate::hubs::Hubs;
 use crate::partition::{Barrier, PartitionActor, Services};
 use crate::perform::Performer;
 use crate::placement::Placement;
+use crate::purge::EXPIRED_TIME;
 
 /// Instances looked at in one read during recovery.
 const RECOVERY_PAGE: usize = 1_000;
@@ -108,9 +110,8 @@ impl Host {
         self.inner.stop.send_replace(true);
         self.inner.services.dispatch.stop();
         // Requests in hand are answered before what they decided is committed and their answers are lost (S-1.13).
-        let all = self.inner.services.config.requests_max as u32;
         let settled = async {
-            let _in_hand = self.inner.credits.acquire_many(all).await;
+            let _in_hand = self.all_credits().await;
             self.settle().await;
         };
         if tokio::time::timeout(STOP_WAIT_MAX, settled).await.is_err() {
@@ -124,9 +125,27 @@ impl Host {
         self.inner.system.stop();
     }
 
+    /// Stops at once, which is as safe as a crash: nobody is answered any more. What was submitted is written, and no thread of the
+    /// scheduler is left a moment later. After [`Host::stop`] nothing is left to do.
+    pub fn halt(&self) {
+        self.inner
+            .services
+            .is_stopping
+            .store(true, Ordering::Release);
+        self.inner.stop.send_replace(true);
+        self.inner.services.dispatch.stop();
+        self.inner.services.committer.end();
+        self.inner.system.stop();
+    }
+
     /// Whether [`Host::stop`] was called.
     pub fn is_stopping(&self) -> bool {
         self.inner.services.is_stopping()
+    }
+
+    /// The time by the scheduler's clock.
+    pub fn now(&self) -> Timestamp {
+        self.inner.services.now()
     }
 
     /// Ends when the scheduler stops.
@@ -152,6 +171,12 @@ impl Host {
         for barrier in barriers {
             let _ = barrier.await;
         }
+    }
+
+    /// Waits until no request is in hand; while the answer is held, none is begun. `None`: the scheduler has stopped.
+    pub(crate) async fn all_credits(&self) -> Option<SemaphorePermit<'_>> {
+        let all = self.inner.services.config.requests_max as u32;
+        self.inner.credits.acquire_many(all).await.ok()
     }
 
     /// Refuses work while stopping, and waits for a credit: requests in hand are bounded.
@@ -268,7 +293,10 @@ impl Host {
                     .dispatch
                     .expire_leases(config.orchestration_lease_max, config.activity_lease_max);
                 host.delete_retired_hubs().await;
-                host.purge_expired().await;
+                // Under virtual time, whoever moves the time does it.
+                if !config.clock.is_virtual() {
+                    host.purge_expired(EXPIRED_TIME).await;
+                }
             }
         });
     }

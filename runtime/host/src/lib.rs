@@ -33,6 +33,7 @@ mod query;
 mod resident;
 mod timers;
 mod turns;
+mod virtual_time;
 mod worker;
 
 pub use api::{
@@ -40,9 +41,10 @@ pub use api::{
     ListQuery, Peer, Purge, Purged, QueryPage, Signal, StreamOptions, WorkKind,
 };
 pub use client::check_batch;
-pub use clock::{RandomIds, now};
+pub use clock::{Clock, RandomIds};
 pub use config::HostConfig;
 pub use dispatch::{Outgoing, StreamId, WorkItems};
 pub use error::{Error, ErrorKind};
 pub use host::Host;
 pub use mainspring_entities::View as EntityView;
+pub use virtual_time::{Rest, Unclaimed, VirtualTime};

@@ -4,6 +4,8 @@
 //! Everything of one partition runs on one thread: the actor, its activations and what they share. Nothing here waits for the disk;
 //! the committer thread tells when a batch is durable.
 
+mod rest;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::activation::{ActivationActor, Input, Numbered};
-use crate::clock::{self, RandomIds};
+use crate::clock::RandomIds;
 use crate::completion::CompletionClock;
 use crate::config::HostConfig;
 use crate::dispatch::{Dispatch, Granted};
@@ -38,6 +40,7 @@ use crate::perform::{Committed, Performer};
 use crate::placement::{Placement, partition_of};
 use crate::timers::TimerWindow;
 use crate::turns::{After, Turns};
+pub(crate) use rest::{Look, Looked, Rests, TimeMoved};
 
 /// What all partitions of one scheduler share.
 pub(crate) struct Services {
@@ -80,6 +83,11 @@ impl Services {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// The time by the scheduler's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.config.clock.now()
     }
 
     pub(crate) fn placement(&self) -> &Placement {
@@ -125,12 +133,19 @@ pub(crate) struct Shared {
     barriers: RefCell<VecDeque<(u64, oneshot::Sender<()>)>>,
     /// There are more activations than there should be: idle ones leave at once.
     pub(crate) is_crowded: Cell<bool>,
+    /// Instances that wait out a back-off.
+    pub(crate) rests: Rests,
     address: OnceLock<Addr<PartitionActor>>,
 }
 
 impl Shared {
     pub(crate) fn address(&self) -> &Addr<PartitionActor> {
         self.address.get().expect("the partition has started")
+    }
+
+    /// The time by the scheduler's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.services.now()
     }
 
     /// Adds to the open batch and sees to it that it is flushed. The flush is a message behind all that already waits here,
@@ -336,6 +351,7 @@ impl PartitionActor {
             undecided: RefCell::default(),
             barriers: RefCell::default(),
             is_crowded: Cell::new(false),
+            rests: Rests::default(),
             address: OnceLock::new(),
         };
         Self {
@@ -379,7 +395,7 @@ impl PartitionActor {
     }
 
     fn fire_due(&mut self, context: &mut Context<Self>) {
-        for (at, key, what) in self.timers.due(clock::now()) {
+        for (at, key, what) in self.timers.due(self.shared.now()) {
             let input = match what {
                 Due::Timer(timer) => Input::TimerDue(timer),
                 Due::Start { generation } => Input::StartDue { at, generation },
@@ -433,13 +449,19 @@ impl PartitionActor {
         let Some(next) = self.timers.next() else {
             return;
         };
+        let now = self.shared.now();
         if let Some((at, handle)) = self.alarm {
-            if at <= next && at > clock::now() {
+            if at <= next && at > now {
                 return;
             }
             context.cancel_future(handle);
+            self.alarm = None;
         }
-        let wait = next.since(clock::now());
+        let wait = next.since(now);
+        // However long is slept, a virtual clock stands still: whoever moves it says so.
+        if !wait.is_zero() && self.shared.services.config.clock.is_virtual() {
+            return;
+        }
         let handle = context.run_later(wait, |actor, context| {
             actor.alarm = None;
             actor.fire_due(context);

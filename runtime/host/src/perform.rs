@@ -63,6 +63,7 @@ impl Handler<Committed> for Performer {
             // Another owner has taken over: nothing of this is performed, and callers see their answers dropped as unavailable.
             Err(error) => tracing::error!(%error, partition = partition.0, "a commit was refused"),
         }
+        shared.services.config.clock.stir();
     }
 }
 

@@ -14,13 +14,13 @@ use crate::api::{Purge, Purged};
 use crate::client::check_batch;
 use crate::error::{Error, ErrorKind};
 use crate::host::Host;
-use crate::{clock, query};
+use crate::query;
 
 /// Instances looked at between two looks at the clock.
 const SLICE: usize = 100;
 
 /// Time that purging expired instances may take of each second, so that retention never crowds out work.
-const EXPIRED_TIME: Duration = Duration::from_millis(250);
+pub(crate) const EXPIRED_TIME: Duration = Duration::from_millis(250);
 
 impl Host {
     /// Deletes finished instances with everything that belongs to them; entities that are named, unless `spares_entities` (S-11.23).
@@ -241,16 +241,16 @@ impl Host {
         }
     }
 
-    /// Purges what is older than the retention allows, for a share of each second (S-11.25).
-    pub(crate) async fn purge_expired(&self) {
+    /// Purges what is older than the retention allows, for at most that long (S-11.25).
+    pub(crate) async fn purge_expired(&self, within: Duration) {
         let Some(retention) = self.inner.services.config.retention else {
             return;
         };
         let since = Instant::now();
-        let oldest_kept = clock::now().seconds() - retention.as_secs() as i64;
+        let oldest_kept = self.now().seconds() - retention.as_secs() as i64;
         for hub in self.inner.hubs.ids() {
             let mut after = None;
-            while since.elapsed() < EXPIRED_TIME && !self.is_stopping() {
+            while since.elapsed() < within && !self.is_stopping() {
                 let listed = {
                     let read = self.inner.services.store.read();
                     let to = Some(Timestamp::new(oldest_kept, 0));

@@ -21,8 +21,8 @@ use crate::partition::Shared;
 pub(crate) struct Standing {
     /// What it waits as in the dispatcher's queue.
     pub(crate) queued: Option<Class>,
-    /// Number of the back-off it waits out.
-    pub(crate) backing_off: Option<u64>,
+    /// The back-off it waits out.
+    pub(crate) backing_off: Option<BackOff>,
     /// Numbers back-offs and waits, so that an old one's end is not taken for a new one's.
     waits: u64,
     /// Times in a row that workers gave back what it had out (S-13.17).
@@ -35,7 +35,21 @@ pub(crate) struct Standing {
     faults: u32,
 }
 
+/// A back-off that is waited out.
+pub(crate) struct BackOff {
+    number: u64,
+    /// Counts it, for those who wait until the scheduler rests.
+    _counted: Rc<()>,
+}
+
 impl Standing {
+    /// Whether it waits out the back-off with this number.
+    fn is_backing_off(&self, number: u64) -> bool {
+        self.backing_off
+            .as_ref()
+            .is_some_and(|b| b.number == number)
+    }
+
     /// A number for a wait that begins.
     pub(crate) fn next_wait(&mut self) -> u64 {
         self.waits += 1;
@@ -127,7 +141,7 @@ pub(crate) trait Resident: Actor<Context = Context<Self>> + Handler<Reload> {
         match input {
             Input::Granted(granted) => self.shared().services.dispatch.decline(granted),
             // It has rested: perhaps it can be loaded now.
-            Input::Retry { number, .. } if self.standing().backing_off == Some(number) => {
+            Input::Retry { number, .. } if self.standing().is_backing_off(number) => {
                 self.load_again();
                 self.consider(None);
             }
@@ -269,16 +283,22 @@ pub(crate) trait Resident: Actor<Context = Context<Self>> + Handler<Reload> {
     /// Hands nothing out for a while.
     fn rest(&mut self, delay: Duration, avoid: Option<StreamId>) {
         let number = self.standing().next_wait();
-        self.standing().backing_off = Some(number);
+        let attempts = self.standing().attempts;
+        let counted = self.shared().rests.count(attempts);
+        self.standing().backing_off = Some(BackOff {
+            number,
+            _counted: counted,
+        });
         self.shared()
             .later(self.key(), delay, Input::Retry { number, avoid });
     }
 
     /// A back-off is over.
     fn rested(&mut self, number: u64, avoid: Option<StreamId>) {
-        if self.standing().backing_off == Some(number) {
+        if self.standing().is_backing_off(number) {
             self.standing().backing_off = None;
             self.consider(avoid);
+            self.shared().services.config.clock.stir();
         }
     }
 }

@@ -8,6 +8,8 @@
 
 #[cfg(feature = "embedded")]
 mod scheduler;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use mainspring_sdk::*;
 #[cfg(feature = "embedded")]

@@ -1,5 +1,6 @@
 //! For the tests of users: would this deployment break what is under way?
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mainspring_proto::history_event::EventType;
@@ -58,4 +59,71 @@ where
         .iter()
         .any(|event| matches!(event.event_type, Some(EventType::ExecutionCompleted(_))));
     instance.rest(has_ended)
+}
+
+/// What an orchestration has asked for and not got by the end of this history, in words for people: `activity 'charge'`. What it waits for from
+/// outside is in no history.
+///
+/// ```
+/// # use mainspring_sdk::{History, testing};
+/// fn nothing_is_left_open(history: &History) {
+///     assert!(testing::open_tasks(history).is_empty());
+/// }
+/// ```
+pub fn open_tasks(history: &History) -> Vec<String> {
+    let mut open = BTreeMap::new();
+    // Entities answer by names of their own.
+    let mut asked = BTreeMap::new();
+    for event in history.events() {
+        let id = event.event_id;
+        match &event.event_type {
+            Some(EventType::TaskScheduled(task)) => {
+                open.insert(id, format!("activity '{}'", task.name));
+            }
+            Some(EventType::SubOrchestrationInstanceCreated(child)) => {
+                let text = format!("orchestration '{}' ('{}')", child.name, child.instance_id);
+                open.insert(id, text);
+            }
+            Some(EventType::TimerCreated(_)) => {
+                open.insert(id, "a timer".to_owned());
+            }
+            Some(EventType::EntityOperationCalled(call)) => {
+                let entity = call.target_instance_id.as_deref().unwrap_or_default();
+                asked.insert(call.request_id.clone(), id);
+                open.insert(
+                    id,
+                    format!("operation '{}' of entity '{entity}'", call.operation),
+                );
+            }
+            Some(EventType::EntityLockRequested(lock)) => {
+                asked.insert(lock.critical_section_id.clone(), id);
+                open.insert(id, format!("a lock of {}", lock.lock_set.join(", ")));
+            }
+            _ => {
+                let got = match &event.event_type {
+                    Some(EventType::TaskCompleted(task)) => Some(task.task_scheduled_id),
+                    Some(EventType::TaskFailed(task)) => Some(task.task_scheduled_id),
+                    Some(EventType::SubOrchestrationInstanceCompleted(child)) => {
+                        Some(child.task_scheduled_id)
+                    }
+                    Some(EventType::SubOrchestrationInstanceFailed(child)) => {
+                        Some(child.task_scheduled_id)
+                    }
+                    Some(EventType::TimerFired(timer)) => Some(timer.timer_id),
+                    Some(EventType::EntityOperationCompleted(answer)) => {
+                        asked.get(&answer.request_id).copied()
+                    }
+                    Some(EventType::EntityOperationFailed(answer)) => {
+                        asked.get(&answer.request_id).copied()
+                    }
+                    Some(EventType::EntityLockGranted(lock)) => {
+                        asked.get(&lock.critical_section_id).copied()
+                    }
+                    _ => None,
+                };
+                got.and_then(|id| open.remove(&id));
+            }
+        }
+    }
+    open.into_values().collect()
 }

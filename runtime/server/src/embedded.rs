@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
-use mainspring_host::Host;
-use mainspring_store::FjallStore;
+use mainspring_core::time::Timestamp;
+use mainspring_host::{Clock, Host, HostConfig, VirtualTime};
+use mainspring_store::{MemoryStore, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -25,7 +26,7 @@ use crate::grpc::bearer::Token;
 use crate::grpc::gate::Gate;
 use crate::grpc::{self, Readiness, listener};
 use crate::life::Life;
-use crate::server::{AbortOnDrop, DRAIN_WAIT_MAX, answered, bind, close, open, stop};
+use crate::server::{AbortOnDrop, DRAIN_WAIT_MAX, answered, bind, close, durable, open, stop};
 
 /// A scheduler whose store is open and whose services can be called.
 ///
@@ -40,11 +41,20 @@ pub struct Embedded {
     gate: Gate,
     life: Arc<Life>,
     readiness: Readiness,
-    store: Arc<FjallStore>,
-    host: Host,
+    store: Arc<dyn Store>,
+    host: HaltOnDrop,
     fatal: mpsc::Receiver<mainspring_store::Error>,
     is_stopping: Arc<AtomicBool>,
     beside: Option<Beside>,
+}
+
+/// However it ends, no thread of the scheduler is left.
+struct HaltOnDrop(Host);
+
+impl Drop for HaltOnDrop {
+    fn drop(&mut self) {
+        self.0.halt();
+    }
 }
 
 /// gRPC served beside the calls of this process.
@@ -64,22 +74,47 @@ impl Embedded {
     /// When a setting cannot be served, or the store cannot be opened.
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.check()?;
+        let opened = Self::start(&config, config.host(), durable(&config)).await?;
+        tracing::info!(data_dir = %config.data_dir.display(), "ready in this process");
+        Ok(opened)
+    }
+
+    /// Starts a scheduler for tests: nothing is on disk, and its time stands at `now` until it is moved; see
+    /// [`Embedded::virtual_time`]. Of the settings, the folder means nothing either. All instances are in one partition, so that what falls
+    /// due at the same time comes in the order of its arming.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot be served.
+    pub async fn open_in_memory(config: Config, now: Timestamp) -> Result<Self, Error> {
+        config.check()?;
+        let host = HostConfig {
+            clock: Clock::standing_at(now),
+            ..config.host()
+        };
+        Self::start(&config, host, || Ok(Arc::new(MemoryStore::new(1)))).await
+    }
+
+    async fn start(
+        config: &Config,
+        host: HostConfig,
+        store: impl FnOnce() -> Result<Arc<dyn Store>, Error> + Send + 'static,
+    ) -> Result<Self, Error> {
         let token = config.bearer.as_ref().map(Token::read).transpose()?;
         let (met, fatal) = mpsc::channel(1);
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let opening = open(&config, met, Arc::clone(&is_stopping))?;
+        let opening = open(host, store, met, Arc::clone(&is_stopping))?;
         let life = Arc::new(Life::new());
-        let (gate, readiness) = grpc::services(&config, token, &life).await;
+        let (gate, readiness) = grpc::services(config, token, &life).await;
         let opened = answered(opening.await)?;
         life.opened(opened.host.clone());
         readiness.set(true).await;
-        tracing::info!(data_dir = %config.data_dir.display(), "ready in this process");
         Ok(Self {
             gate,
             life,
             readiness,
             store: opened.store,
-            host: opened.host,
+            host: HaltOnDrop(opened.host),
             fatal,
             is_stopping,
             beside: None,
@@ -89,6 +124,11 @@ impl Embedded {
     /// The services, to be called as if over a connection. Cheap to clone.
     pub fn services(&self) -> Services {
         Services(self.gate.clone())
+    }
+
+    /// The time of one that was opened in memory; `None`: it goes by the time of the machine.
+    pub fn virtual_time(&self) -> Option<VirtualTime> {
+        VirtualTime::of(&self.host.0)
     }
 
     /// Serves gRPC beside it, for programs in other processes and languages, and gives the address with the port that was really
@@ -139,7 +179,7 @@ impl Embedded {
         let deadline = Instant::now() + DRAIN_WAIT_MAX;
         self.life.drain();
         self.readiness.set(false).await;
-        stop(&self.host, &mut self.fatal, &self.is_stopping).await?;
+        stop(&self.host.0, &mut self.fatal, &self.is_stopping).await?;
         self.readiness.end().await;
         if let Some(mut beside) = self.beside {
             drop(beside.stop);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mainspring_host::Host;
+use mainspring_host::{Host, HostConfig};
 use mainspring_store::{FjallStore, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -60,7 +60,7 @@ pub struct Server {
 
 /// The store, and the scheduler that works on it.
 pub(crate) struct Opened {
-    pub(crate) store: Arc<FjallStore>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) host: Host,
 }
 
@@ -81,7 +81,12 @@ impl Server {
         let health = bind(config.health_addr, "health checks").await?;
         let (met, fatal) = mpsc::channel(1);
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let opening = open(&config, met, Arc::clone(&is_stopping))?;
+        let opening = open(
+            config.host(),
+            durable(&config),
+            met,
+            Arc::clone(&is_stopping),
+        )?;
         Ok(Self {
             config,
             token,
@@ -199,7 +204,7 @@ impl Serving {
         mut self,
         opened: Option<Opened>,
         deadline: Instant,
-    ) -> Result<Option<Arc<FjallStore>>, Error> {
+    ) -> Result<Option<Arc<dyn Store>>, Error> {
         tracing::info!("draining: streams and waits end, what was accepted goes to disk");
         self.life.0.drain();
         self.readiness.set(false).await;
@@ -246,7 +251,7 @@ pub(crate) async fn stop(
 }
 
 /// Closes the store, and waits for those who still hold it, so that its folder can be opened again when this returns.
-pub(crate) async fn close(store: Arc<FjallStore>, deadline: Instant) -> Result<(), Error> {
+pub(crate) async fn close(store: Arc<dyn Store>, deadline: Instant) -> Result<(), Error> {
     let store = blocking(move || store.close().map(|()| store)).await??;
     let deadline = deadline.min(Instant::now() + RELEASE_WAIT_MAX);
     while Arc::strong_count(&store) > 1 && Instant::now() < deadline {
@@ -261,20 +266,29 @@ async fn blocking<T: Send + 'static>(
     flatten(tokio::task::spawn_blocking(move || Ok(work())).await)
 }
 
+/// What opens the store in the data folder.
+pub(crate) fn durable(
+    config: &Config,
+) -> impl FnOnce() -> Result<Arc<dyn Store>, Error> + Send + 'static {
+    let (folder, options) = (config.data_dir.clone(), config.store());
+    move || Ok(Arc::new(FjallStore::open(&folder, options)?))
+}
+
 /// Opens the store on a thread of its own, which holds up neither the runtime nor the end of the process.
 pub(crate) fn open(
-    config: &Config,
+    config: HostConfig,
+    store: impl FnOnce() -> Result<Arc<dyn Store>, Error> + Send + 'static,
     met: mpsc::Sender<mainspring_store::Error>,
     is_stopping: Arc<AtomicBool>,
 ) -> Result<oneshot::Receiver<Result<Opened, Error>>, Error> {
     let (done, opening) = oneshot::channel();
-    let (config, runtime) = (config.clone(), Handle::current());
+    let runtime = Handle::current();
     std::thread::Builder::new()
         .name("mainspring-open".to_owned())
         .spawn(move || {
             let _runtime = runtime.enter();
             // Nobody waits any more when the server was stopped meanwhile.
-            drop(done.send(open_now(&config, met, is_stopping)));
+            drop(done.send(open_now(config, store, met, is_stopping)));
         })
         .map_err(|error| Error::Transport(format!("no thread can be started: {error}")))?;
     Ok(opening)
@@ -282,11 +296,12 @@ pub(crate) fn open(
 
 /// Opens the store and starts the scheduler on it.
 fn open_now(
-    config: &Config,
+    config: HostConfig,
+    store: impl FnOnce() -> Result<Arc<dyn Store>, Error>,
     met: mpsc::Sender<mainspring_store::Error>,
     is_stopping: Arc<AtomicBool>,
 ) -> Result<Opened, Error> {
-    let store = Arc::new(FjallStore::open(&config.data_dir, config.store())?);
+    let store = store()?;
     let on_fatal = move |error: mainspring_store::Error| {
         tracing::error!(%error, "the store can no longer be trusted: the server stops");
         // The process is about to end; if nobody listens, it is ending already.
@@ -297,11 +312,7 @@ fn open_now(
             std::thread::park_timeout(FATAL_INTERVAL);
         }
     };
-    let host = Host::start(
-        Arc::clone(&store) as Arc<dyn Store>,
-        config.host(),
-        on_fatal,
-    )?;
+    let host = Host::start(Arc::clone(&store), config, on_fatal)?;
     Ok(Opened { store, host })
 }
 

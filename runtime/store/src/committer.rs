@@ -72,6 +72,11 @@ impl Committer {
         let _ = self.submissions.send(Submission::Write(batch, done));
     }
 
+    /// Like [`Committer::stop`], but does not wait for the thread's end.
+    pub fn end(&self) {
+        let _ = self.submissions.send(Submission::Stop);
+    }
+
     /// Writes and syncs everything submitted so far, tells the submitters, and ends the thread. Later submissions of other
     /// handles are dropped. Not to be called from a `done` callback.
     pub fn stop(self) {

@@ -11,7 +11,6 @@ use mainspring_core::wire;
 
 use super::turn::Before;
 use super::{ActivationActor, Reply};
-use crate::clock;
 use crate::dispatch::{Class, Granted, Outgoing, Size, StreamId, Token};
 use crate::error::Error;
 use crate::resident::Resident;
@@ -98,7 +97,7 @@ impl ActivationActor {
             return instance
                 .start
                 .scheduled_start_at
-                .is_none_or(|at| at <= clock::now());
+                .is_none_or(|at| at <= self.now());
         }
         record.wants_episode || has_carried(instance) || !self.mailbox.is_empty()
     }
@@ -120,7 +119,8 @@ impl ActivationActor {
         };
         let messages = self.mailbox.iter().map(|w| &w.message);
         let limits = &self.shared.services.config.limits;
-        let Some(episode) = instance.next_episode(messages, clock::now(), limits) else {
+        let now = self.shared.now();
+        let Some(episode) = instance.next_episode(messages, now, limits) else {
             return self.shared.services.dispatch.decline(granted);
         };
         if granted.is_without_tokens && instance.record.pinned.is_none() {

@@ -356,9 +356,7 @@ impl ActivationActor {
                     || i.record.wants_episode
                     || has_carried(i)
                     || (!i.record.is_started
-                        && i.start
-                            .scheduled_start_at
-                            .is_none_or(|at| at <= crate::clock::now()))
+                        && i.start.scheduled_start_at.is_none_or(|at| at <= self.now()))
                     || !i.open_activities().is_empty())
         });
         if is_busy != self.is_marked_busy {

@@ -89,6 +89,11 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         self.places.get(item).map(|(class, _)| &**class)
     }
 
+    /// What waits here, each class once.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = &Class> {
+        self.classes.keys().map(|class| &**class)
+    }
+
     /// Takes out one item, if it waits.
     pub(crate) fn remove(&mut self, item: &T) {
         if let Some((class, sequence)) = self.places.remove(item) {

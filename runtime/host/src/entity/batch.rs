@@ -7,7 +7,6 @@ use mainspring_entities::{Batch, Decision, Transition};
 
 use super::EntityActor;
 use crate::activation::{Input, Reply};
-use crate::clock;
 use crate::dispatch::{Class, Granted, Outgoing, Size, StreamId, Token};
 use crate::resident::Resident;
 
@@ -121,7 +120,7 @@ impl EntityActor {
     /// All that stand at the head and that no connected worker could receive: none of them waits once more.
     fn fail_oversize(&mut self) {
         let limits = self.limits();
-        let now = clock::now();
+        let now = self.shared.now();
         let mut transition = Transition::default();
         let Some(entity) = &mut self.entity else {
             return;
@@ -145,7 +144,7 @@ impl EntityActor {
     /// Takes a worker's answer. A stale token is answered like success (S-4.4).
     pub(super) fn batch_done(&mut self, token: Token, result: BatchResult, reply: Reply<()>) {
         let mut limits = self.limits();
-        let now = clock::now();
+        let now = self.shared.now();
         let leased = self.lease.as_ref().filter(|l| l.token == token);
         let (Some(leased), Some(entity)) = (leased, &mut self.entity) else {
             return self.answer(reply, Ok(()));
@@ -186,7 +185,7 @@ impl EntityActor {
         self.standing.answered();
         self.done += done as u64;
         if let Some(entity) = &mut self.entity {
-            entity.forget_recent(clock::now(), &mut transition);
+            entity.forget_recent(self.shared.now(), &mut transition);
         }
         self.turn(transition);
         self.shared.services.dispatch.answered(token);

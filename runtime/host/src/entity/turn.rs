@@ -5,7 +5,6 @@ use mainspring_core::message::Message;
 use mainspring_entities::Transition;
 
 use super::{EntityActor, is_over};
-use crate::clock;
 use crate::resident::Resident;
 
 impl EntityActor {
@@ -18,7 +17,7 @@ impl EntityActor {
             return;
         };
         let mut is_over = |generation: &_| is_over(&shared, &key, generation);
-        entity.settle(is_idle, &mut is_over, clock::now(), &mut transition);
+        entity.settle(is_idle, &mut is_over, shared.now(), &mut transition);
         entity.mark_head(&transition.removed);
         let Transition {
             removed,

@@ -130,7 +130,7 @@ async fn a_purge_takes_activities_that_outlived_the_instance() {
 async fn a_scheduled_start_waits_for_its_time_across_a_restart() {
     let scene = scene().await;
     let mut later = new("a");
-    let at = mainspring_host::now().plus(Duration::from_millis(700));
+    let at = scene.host.now().plus(Duration::from_millis(700));
     later.scheduled_start_at = Some(at);
     let policy = Default::default();
     within(scene.host.start_instance(scene.hub, later, policy))
@@ -141,7 +141,7 @@ async fn a_scheduled_start_waits_for_its_time_across_a_restart() {
     let mut worker = scene.worker(PYTHON);
     assert_eq!(scene.status("a").await, Some(Status::Pending));
     let episode = worker.episode().await;
-    assert!(mainspring_host::now() >= at);
+    assert!(scene.host.now() >= at);
     assert_eq!(episode.new_events(), ["started", "begun", "raised"]);
 }
 

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use mainspring_core::id::{HubId, InstanceId};
 use mainspring_core::message::NewInstance;
 use mainspring_core::orchestration::{ReusePolicy, Status, View};
-use mainspring_host::{Error, Host, HostConfig, Peer, StreamOptions, WorkItems};
+use mainspring_host::{Clock, Error, Host, HostConfig, Peer, StreamOptions, WorkItems};
 use mainspring_proto as proto;
 use mainspring_proto::history_event::EventType;
 use mainspring_proto::orchestrator_action::OrchestratorActionType as Action;
@@ -391,7 +391,7 @@ pub fn child(id: &str) -> Action {
 
 /// A timer that fires `delay` from now.
 pub fn timer(delay: Duration) -> Action {
-    let at = mainspring_host::now().plus(delay);
+    let at = Clock::system().now().plus(delay);
     Action::CreateTimer(proto::CreateTimerAction {
         fire_at: Some(mainspring_core::wire::proto_timestamp(at)),
     })

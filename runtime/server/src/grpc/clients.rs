@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainspring_core::id::INSTANCE_ID_CHARS_MAX;
 use mainspring_core::wire;
-use mainspring_host::{InstanceQuery, ListQuery, Purge, RandomIds, check_batch, now};
+use mainspring_host::{InstanceQuery, ListQuery, Purge, RandomIds, check_batch};
 use mainspring_proto as proto;
 use mainspring_proto::purge_instances_request::Request as PurgeRequest;
 use tonic::{Request, Status};
@@ -28,7 +28,7 @@ impl TaskHub {
         limit.check_tags(&request.tags)?;
         limit.check_trace(request.parent_trace_context.as_ref())?;
         let (instance, policy) =
-            wire::new_instance(request, is_go_client, now(), &mut RandomIds::default())
+            wire::new_instance(request, is_go_client, host.now(), &mut RandomIds::default())
                 .map_err(|error| status(error.into()))?;
         let id = host
             .start_instance(hub, instance, policy)
