@@ -14,6 +14,8 @@ mod lanes;
 mod orchestrations;
 #[path = "sdk/python.rs"]
 mod python;
+#[path = "sdk/virtual_time.rs"]
+mod virtual_time;
 
 use std::time::Duration;
 

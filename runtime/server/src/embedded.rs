@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use mainspring_core::time::Timestamp;
 use mainspring_host::{Clock, Host, HostConfig, VirtualTime};
@@ -88,10 +89,11 @@ impl Embedded {
     /// When a setting cannot be served.
     pub async fn open_in_memory(config: Config, now: Timestamp) -> Result<Self, Error> {
         config.check()?;
-        let host = HostConfig {
+        let mut host = HostConfig {
             clock: Clock::standing_at(now),
             ..config.host()
         };
+        host.limits.clock_step = Duration::ZERO;
         Self::start(&config, host, || Ok(Arc::new(MemoryStore::new(1)))).await
     }
 

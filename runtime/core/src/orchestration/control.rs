@@ -8,6 +8,7 @@ use crate::id::{ExecutionId, FreshIds, InstanceId};
 use crate::message::Message;
 use crate::time::Timestamp;
 
+use super::episode::CLOCK_STEP;
 use super::{Orchestration, Status, Suspension, Terminating, Transition};
 
 impl Orchestration {
@@ -141,7 +142,7 @@ impl Orchestration {
             execution_id: self.record.execution_id.clone(),
         });
         if self.record.is_started {
-            let clock = self.next_clock(now, None);
+            let clock = self.next_clock(now, None, CLOCK_STEP);
             self.record.clock = Some(clock);
             self.record_inbound(transition, clock, EventKind::OrchestratorStarted);
         } else {

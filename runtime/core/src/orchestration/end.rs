@@ -10,7 +10,7 @@ use crate::id::{FreshIds, execution_id};
 use crate::message::{CarriedEvent, FailureDetails, Message};
 use crate::time::Timestamp;
 
-use super::episode::RAISED_STEP;
+use super::episode::{CLOCK_STEP, RAISED_STEP};
 use super::{Episode, OpenWork, Orchestration, Start, Status, Suspension, Transition};
 
 impl Orchestration {
@@ -62,7 +62,7 @@ impl Orchestration {
         if self.record.is_started {
             return;
         }
-        let clock = self.next_clock(now, None);
+        let clock = self.next_clock(now, None, CLOCK_STEP);
         self.record.clock = Some(clock);
         self.record_inbound(transition, clock, EventKind::OrchestratorStarted);
         let started = self.execution_started();

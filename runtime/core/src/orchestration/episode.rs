@@ -9,8 +9,8 @@ use crate::message::Message;
 use crate::time::Timestamp;
 use crate::wire;
 
-/// Least step of an instance's logical clock: JavaScript and Java cut times to milliseconds (S-3.6).
-const CLOCK_STEP: Duration = Duration::from_millis(1);
+/// Least step of an instance's logical clock, unless told otherwise: JavaScript and Java cut times to milliseconds (S-3.6).
+pub(super) const CLOCK_STEP: Duration = Duration::from_millis(1);
 
 /// Least distance between two raised events: what Python and JavaScript can tell apart (S-3.11).
 pub(super) const RAISED_STEP: Duration = Duration::from_micros(1);
@@ -29,6 +29,9 @@ pub struct Limits {
     pub work_item_bytes_max: usize,
     /// Events in one generation's history (S-14.5). Default: no limit.
     pub history_events_max: Option<u32>,
+    /// Least step of an instance's logical clock from episode to episode (S-3.6). Default 1 ms. Zero under virtual time, where an orchestrator
+    /// shall find exactly the time that was set: our own SDK needs no step.
+    pub clock_step: Duration,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             batch_events_max: 1_000,
             work_item_bytes_max: 4_000_000,
             history_events_max: None,
+            clock_step: CLOCK_STEP,
         }
     }
 }
@@ -96,7 +100,7 @@ impl Orchestration {
         }
         let clock = match &record.pinned {
             Some(pin) => pin.clock,
-            None => self.next_clock(now, cut.latest_timer),
+            None => self.next_clock(now, cut.latest_timer, limits.clock_step),
         };
         let started = HistoryEvent {
             id: INBOUND_ID,
@@ -134,10 +138,15 @@ impl Orchestration {
         });
     }
 
-    /// The next time of the logical clock: strictly increasing over all generations, and later than any timer that fires with it.
-    pub(super) fn next_clock(&self, now: Timestamp, latest_timer: Option<Timestamp>) -> Timestamp {
-        let after_last = self.record.clock.map(|clock| clock.plus(CLOCK_STEP));
-        let after_timer = latest_timer.map(|at| at.plus(CLOCK_STEP));
+    /// The next time of the logical clock: it rises by at least `step` over all generations, and above any timer that fires with it.
+    pub(super) fn next_clock(
+        &self,
+        now: Timestamp,
+        latest_timer: Option<Timestamp>,
+        step: Duration,
+    ) -> Timestamp {
+        let after_last = self.record.clock.map(|clock| clock.plus(step));
+        let after_timer = latest_timer.map(|at| at.plus(step));
         [after_last, after_timer]
             .into_iter()
             .flatten()

@@ -361,7 +361,7 @@ mod tests {
             payload_bytes_max: 1_000,
             batch_events_max: 10,
             work_item_bytes_max: 10_000,
-            history_events_max: None,
+            ..Limits::default()
         };
         let episode = instance.next_episode([].iter(), Timestamp::MIN, &limits);
         let episode = episode.unwrap();
