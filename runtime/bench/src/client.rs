@@ -10,6 +10,7 @@ use mainspring_proto::{
 };
 
 use crate::grpc::{Connection, Method};
+use crate::sdk::Inside;
 
 /// An operation that takes longer has failed.
 pub const OPERATION_LIMIT: Duration = Duration::from_secs(120);
@@ -17,9 +18,58 @@ pub const OPERATION_LIMIT: Duration = Duration::from_secs(120);
 /// Entities in one page of a listing.
 const PAGE: i32 = 1_000;
 
-/// A client on one connection. A clone shares it.
+/// A client of what is measured. A clone shares its connection.
 #[derive(Clone)]
-pub struct Client {
+pub enum Client {
+    /// Over the published protocol.
+    Lean(Lean),
+    /// In the scheduler's own process.
+    Inside(Inside),
+}
+
+impl Client {
+    /// Connects to `HOST:PORT`.
+    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+        Lean::connect(address).await.map(Self::Lean)
+    }
+
+    /// Starts an orchestration, waits for its end and returns its output. Fails unless it completed.
+    pub async fn run(&mut self, name: &str, input: &str) -> anyhow::Result<String> {
+        match self {
+            Self::Lean(client) => client.run(name, input).await,
+            Self::Inside(client) => client.run(name, input, OPERATION_LIMIT).await,
+        }
+    }
+
+    /// Signals an entity with a number. `number` tells this signal from all others to the same entity.
+    pub async fn signal(
+        &mut self,
+        entity: String,
+        operation: &str,
+        input: u64,
+        number: usize,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Lean(client) => {
+                let input = input.to_string();
+                client.signal(entity, operation, &input, number).await
+            }
+            Self::Inside(client) => client.signal(&entity, operation, input).await,
+        }
+    }
+
+    /// States of all entities whose id begins with `prefix`.
+    pub async fn entity_states(&mut self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        match self {
+            Self::Lean(client) => client.entity_states(prefix).await,
+            Self::Inside(client) => client.entity_states(prefix).await,
+        }
+    }
+}
+
+/// A client on one connection that does no more than the protocol wants.
+#[derive(Clone)]
+pub struct Lean {
     connection: Connection,
     start: Method,
     wait: Method,
@@ -27,9 +77,8 @@ pub struct Client {
     query_entities: Method,
 }
 
-impl Client {
-    /// Connects to `HOST:PORT`.
-    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+impl Lean {
+    async fn connect(address: &str) -> anyhow::Result<Self> {
         let connection = Connection::open(address).await?;
         Ok(Self {
             start: connection.method("StartInstance")?,
@@ -42,8 +91,7 @@ impl Client {
         })
     }
 
-    /// Starts an orchestration, waits for its end and returns its output. Fails unless it completed.
-    pub async fn run(&mut self, name: &str, input: &str) -> anyhow::Result<String> {
+    async fn run(&mut self, name: &str, input: &str) -> anyhow::Result<String> {
         let start = CreateInstanceRequest {
             name: name.to_owned(),
             input: Some(input.to_owned()),
@@ -75,8 +123,7 @@ impl Client {
         Ok(state.output.unwrap_or_default())
     }
 
-    /// Signals an entity. `number` tells this signal from all others to the same entity.
-    pub async fn signal(
+    async fn signal(
         &mut self,
         entity: String,
         operation: &str,
@@ -97,8 +144,7 @@ impl Client {
         Ok(())
     }
 
-    /// States of all entities whose id begins with `prefix`.
-    pub async fn entity_states(&mut self, prefix: &str) -> anyhow::Result<Vec<String>> {
+    async fn entity_states(&mut self, prefix: &str) -> anyhow::Result<Vec<String>> {
         let mut states = Vec::new();
         let mut query = EntityQuery {
             instance_id_starts_with: Some(prefix.to_owned()),

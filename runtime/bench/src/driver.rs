@@ -53,17 +53,17 @@ impl Outcome {
     }
 }
 
-/// Runs a closed loop against the server at `address`. `operation` does the n-th operation and checks its result.
+/// Runs a closed loop over connections that `connect` makes. `operation` does the n-th operation and checks its result.
 ///
 /// Fails with the first operation that fails: figures of a broken run mean nothing.
 pub async fn run(
-    address: &str,
+    connect: impl AsyncFn() -> anyhow::Result<Client>,
     pace: Pace,
     operation: impl AsyncFn(&mut Client, usize) -> anyhow::Result<()> + 'static,
 ) -> anyhow::Result<Outcome> {
     let mut clients = Vec::new();
     for _ in 0..pace.outstanding.min(CONNECTIONS) {
-        clients.push(Client::connect(address).await?);
+        clients.push(connect().await?);
     }
     let operation = Rc::new(operation);
     let next = Rc::new(Cell::new(0));

@@ -1,8 +1,10 @@
 //! Measures a release build of `mainspring` the way its users meet it: server, worker and client are three
 //! processes, and everything passes through the published gRPC protocol.
 //!
+//! Where the Rust SDK is measured, worker and scheduler are what it makes of them: two processes, or one.
+//!
 //! Reading order: [`workload`] says what is done, [`driver`] has [`client`]s do it in a closed loop, [`worker`] executes
-//! it, both over [`grpc`]; [`process`] starts and watches the processes, [`report`] turns figures into rows and tables.
+//! it, both over [`grpc`]; [`sdk`] does so by the Rust SDK; [`process`] starts and watches the processes, [`report`] turns figures into rows and tables.
 //!
 //! It knows the protocol and the server's command line, and nothing of the server's inside. Worker and driver do as
 //! little as the protocol allows, so that the server is what is measured.
@@ -12,6 +14,7 @@ mod driver;
 mod grpc;
 mod process;
 mod report;
+mod sdk;
 mod worker;
 mod workload;
 
@@ -23,7 +26,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::report::Report;
-use crate::workload::{Plan, Workload};
+use crate::workload::{Plan, Way, Workload};
 
 // Work is handed from thread to thread, and freed where it ends.
 #[global_allocator]
@@ -48,6 +51,10 @@ enum Command {
         /// Address of the server, HOST:PORT
         #[arg(long)]
         addr: String,
+
+        /// By the Rust SDK
+        #[arg(long)]
+        sdk: bool,
     },
 }
 
@@ -56,6 +63,10 @@ struct Measure {
     /// Workloads, in order
     #[arg(value_enum, default_values = ["w1", "w2", "w3", "w6"])]
     workloads: Vec<Workload>,
+
+    /// Ways in which work reaches those who do it, in order
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["published", "remote", "embedded"])]
+    by: Vec<Way>,
 
     /// The server's binary [default: mainspring, beside this binary]
     #[arg(long, value_name = "FILE")]
@@ -102,8 +113,10 @@ impl Measure {
         let mut report = Report::default();
         for run in 1..=self.runs {
             for workload in &self.workloads {
-                eprintln!("run {run} of {}: {workload:?}", self.runs);
-                workload.run(&plan, &mut report).await?;
+                for way in self.by.iter().filter(|way| workload.is_measured(**way)) {
+                    eprintln!("run {run} of {}: {workload:?}, {way:?}", self.runs);
+                    workload.run(&plan, *way, &mut report).await?;
+                }
             }
             if self.strace {
                 eprintln!("run {run} of {}: strace", self.runs);
@@ -129,7 +142,8 @@ fn main() -> ExitCode {
         .build()
         .context("the async runtime cannot start");
     let outcome = runtime.and_then(|runtime| match arguments.command {
-        Some(Command::Worker { addr }) => runtime.block_on(worker::serve(&addr)),
+        Some(Command::Worker { addr, sdk: false }) => runtime.block_on(worker::serve(&addr)),
+        Some(Command::Worker { addr, sdk: true }) => runtime.block_on(sdk::serve(&addr)),
         None => runtime.block_on(arguments.measure.run()),
     });
     match outcome {

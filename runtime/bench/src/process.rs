@@ -207,12 +207,17 @@ pub async fn start_server(binary: &Path, data_dir: &Path) -> anyhow::Result<(Pro
     Ok((server, address))
 }
 
-/// Starts this binary again as a worker. With it comes the number of operations of entities that it has applied so far.
-pub fn start_worker(address: &str) -> anyhow::Result<(Process, watch::Receiver<u64>)> {
+/// Starts this binary again as a worker: by the Rust SDK, or the lean one. With it comes the number of operations of entities that
+/// the lean one has applied so far.
+pub fn start_worker(
+    address: &str,
+    by_the_sdk: bool,
+) -> anyhow::Result<(Process, watch::Receiver<u64>)> {
     let ours = std::env::current_exe().context("the path of this binary is not known")?;
     let mut worker = Process::spawn(
         Command::new(ours)
             .args(["worker", "--addr", address])
+            .args(by_the_sdk.then_some("--sdk"))
             .stdout(Stdio::piped()),
     )?;
     let mut lines = worker.lines()?;

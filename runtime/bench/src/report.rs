@@ -29,11 +29,17 @@ impl Counterpart {
 
     /// The rival's name for a workload of ours, if it has this counterpart.
     fn name(self, workload: &str) -> Option<String> {
+        let (work, load) = workload.split_once('.').unwrap_or((workload, ""));
+        // In whichever way we do it, the rival has one.
+        let way = ["remote", "embedded"];
+        let work = way
+            .iter()
+            .find_map(|way| work.strip_suffix(way))
+            .unwrap_or(work);
         match self {
-            Self::SameName => Some(workload.to_owned()),
-            Self::Calls => workload
-                .strip_prefix("W1.")
-                .map(|load| format!("W1calls.{load}")),
+            Self::SameName if load.is_empty() => Some(work.to_owned()),
+            Self::SameName => Some(format!("{work}.{load}")),
+            Self::Calls => (work == "W1").then(|| format!("W1calls.{load}")),
         }
     }
 }
@@ -245,6 +251,17 @@ mod tests {
             rows(&ours, &rival),
             "W1.c1 p50 5.00 ms\nW1.c1 p50_against_rival 2.00 times\nW1.c1 steps 200 1/s\n\
              W1.c1 steps_against_rival 2.00 times\nW1.c1 steps_against_W1calls 4.00 times\nW1.c1 n 7.00 ops\n",
+        );
+    }
+
+    #[test]
+    fn each_way_is_compared_with_the_rivals_only_one() {
+        let rival = read("W1.c1 steps 100 1/s\nW3.send.hot p50 300 ms\n");
+        let ours = read("W1embedded.c1 steps 800 1/s\nW3remote.send.hot p50 100 ms\n");
+        assert_eq!(
+            rows(&ours, &rival),
+            "W1embedded.c1 steps 800 1/s\nW1embedded.c1 steps_against_rival 8.00 times\n\
+             W3remote.send.hot p50 100 ms\nW3remote.send.hot p50_against_rival 3.00 times\n",
         );
     }
 

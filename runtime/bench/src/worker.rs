@@ -23,12 +23,12 @@ use item::Item;
 pub const APPLIED: &str = "applied ";
 
 /// Items of each kind that may be in hand: more than any workload has outstanding.
-const ITEMS_MAX: i32 = 2_000;
+pub const ITEMS_MAX: i32 = 2_000;
 
 const RECONNECT_AFTER: Duration = Duration::from_millis(20);
 
 /// Between two tellings: far below what is measured with them, far above what a line costs.
-const TELL_EVERY: Duration = Duration::from_millis(5);
+pub const TELL_EVERY: Duration = Duration::from_millis(5);
 
 /// Serves until it is killed.
 pub async fn serve(address: &str) -> anyhow::Result<()> {

@@ -3,6 +3,9 @@
 //! - **W1**: a chain of five activities; 1, 64 and 512 chains outstanding.
 //! - **W2**: a fan-out of 1,000 activities; one, and 20 at a time.
 //! - **W3**: a counter entity; one key, and 10,000 keys; signals, and calls by orchestrations.
+//!
+//! Each of these in up to three ways, see [`Way`].
+//!
 //! - **W6**: memory of a server that has nothing to do; disk used by one completed chain.
 
 mod counters;
@@ -20,6 +23,7 @@ use crate::client::Client;
 use crate::driver::{self, Pace};
 use crate::process::{self, Process, Usage};
 use crate::report::Report;
+use crate::sdk::Program;
 use crate::worker::{CHAIN, CHAIN_STEPS, FAN};
 
 /// Width of a fan-out.
@@ -43,6 +47,29 @@ pub struct Plan {
     pub idle: Duration,
 }
 
+/// How work reaches those who do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// A lean worker over the published protocol
+    Published,
+    /// A worker by the Rust SDK, in a process of its own
+    Remote,
+    /// A worker by the Rust SDK and the client, in one process with the scheduler
+    Embedded,
+}
+
+impl Way {
+    /// A workload's name for figures taken in this way.
+    fn name(self, workload: &str) -> String {
+        let (first, rest) = workload.split_once('.').unwrap_or((workload, ""));
+        match self {
+            Way::Published => workload.to_owned(),
+            Way::Remote => format!("{first}remote.{rest}"),
+            Way::Embedded => format!("{first}embedded.{rest}"),
+        }
+    }
+}
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
@@ -57,12 +84,22 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// Measures once, on an empty store, and adds the figures.
-    pub async fn run(self, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    /// Whether it is measured in this way.
+    pub fn is_measured(self, way: Way) -> bool {
         match self {
-            Workload::W1 => chains(plan, report).await,
-            Workload::W2 => fans(plan, report).await,
-            Workload::W3 => counters::measure(plan, report).await,
+            Workload::W1 | Workload::W2 => true,
+            // When a remote worker's operations are on disk, only its SDK is told.
+            Workload::W3 => way != Way::Remote,
+            Workload::W6 => way == Way::Published,
+        }
+    }
+
+    /// Measures once, on an empty store, and adds the figures.
+    pub async fn run(self, plan: &Plan, way: Way, report: &mut Report) -> anyhow::Result<()> {
+        match self {
+            Workload::W1 => chains(plan, way, report).await,
+            Workload::W2 => fans(plan, way, report).await,
+            Workload::W3 => counters::measure(plan, way, report).await,
             Workload::W6 => {
                 idle_memory(plan, report).await?;
                 disk(plan, report).await
@@ -71,18 +108,18 @@ impl Workload {
     }
 }
 
-async fn chains(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let bench = Bench::start(plan).await?;
+async fn chains(plan: &Plan, way: Way, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::start(plan, way).await?;
     bench.warm_up(plan).await?;
     for (outstanding, count) in [(1, 1_000), (64, 100_000), (512, 100_000)] {
-        let name = format!("W1.c{outstanding}");
+        let name = way.name(&format!("W1.c{outstanding}"));
         let pace = Pace {
             outstanding,
             count,
             limit: plan.limit,
         };
         let meter = bench.meter();
-        let outcome = driver::run(&bench.address, pace, chain).await?;
+        let outcome = driver::run(bench.connect(), pace, chain).await?;
         report.add(&name, "workflows", outcome.rate(), "1/s");
         report.add(&name, "steps", outcome.rate() * CHAIN_STEPS as f64, "1/s");
         report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
@@ -93,11 +130,11 @@ async fn chains(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     bench.stop().await
 }
 
-async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let bench = Bench::start(plan).await?;
+async fn fans(plan: &Plan, way: Way, report: &mut Report) -> anyhow::Result<()> {
+    let bench = Bench::start(plan, way).await?;
     bench.warm_up(plan).await?;
     for (outstanding, count) in [(1, 3), (20, 20)] {
-        let name = format!("W2.{outstanding}x{FAN_WIDTH}");
+        let name = way.name(&format!("W2.{outstanding}x{FAN_WIDTH}"));
         let pace = Pace {
             outstanding,
             count,
@@ -105,7 +142,7 @@ async fn fans(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             limit: plan.limit * 6,
         };
         let meter = bench.meter();
-        let outcome = driver::run(&bench.address, pace, fan).await?;
+        let outcome = driver::run(bench.connect(), pace, fan).await?;
         report.add(&name, "p50", outcome.quantile_ms(0.50), "ms");
         report.add(&name, "max", outcome.quantile_ms(1.0), "ms");
         report.add(
@@ -137,14 +174,14 @@ async fn idle_memory(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn disk(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let bench = Bench::start(plan).await?;
+    let bench = Bench::start(plan, Way::Published).await?;
     let empty = process::disk_bytes(bench.folder.path())?;
     let pace = Pace {
         outstanding: 256,
         count: DISK_CHAINS,
         limit: plan.limit * 6,
     };
-    let outcome = driver::run(&bench.address, pace, chain).await?;
+    let outcome = driver::run(bench.connect(), pace, chain).await?;
     let completed = outcome.count() as f64;
     let per_workflow = |folder: &Path| {
         process::disk_bytes(folder).map(|bytes| bytes.saturating_sub(empty) as f64 / completed)
@@ -164,19 +201,22 @@ async fn disk(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 
 /// Counts the syncs of the server with strace: proof that completions wait for the disk.
 pub async fn count_syncs(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let bench = Bench::start(plan).await?;
+    let bench = Bench::start(plan, Way::Published).await?;
     bench.warm_up(plan).await?;
     for outstanding in [1, 64] {
         let name = format!("strace.c{outstanding}");
         let summary = bench.folder.path().join(format!("{name}.summary"));
-        let strace = bench.server.strace(&summary)?;
-        wait_until_traced(&bench.server).await?;
+        let Subject::Processes { server, .. } = &bench.subject else {
+            bail!("only a process of its own can be traced");
+        };
+        let strace = server.strace(&summary)?;
+        wait_until_traced(server).await?;
         let pace = Pace {
             outstanding,
             count: TRACED_CHAINS,
             limit: plan.limit * 6,
         };
-        let outcome = driver::run(&bench.address, pace, chain).await?;
+        let outcome = driver::run(bench.connect(), pace, chain).await?;
         strace.stop(Signal::INT).await?;
         let text = std::fs::read_to_string(&summary).context("strace left no summary")?;
         report.add(&name, "workflows", outcome.count() as f64, "ops");
@@ -212,28 +252,53 @@ fn sync_calls(summary: &str) -> Vec<(String, f64)> {
         .collect()
 }
 
-/// A server on an empty store, and a worker.
+/// A scheduler on an empty store, and a worker.
 struct Bench {
-    server: Process,
-    worker: Process,
+    subject: Subject,
     /// Operations of entities that the worker has applied so far.
     applied: watch::Receiver<u64>,
-    address: String,
     folder: TempDir,
 }
 
+enum Subject {
+    Processes {
+        server: Process,
+        worker: Process,
+        address: String,
+    },
+    Program(Program),
+}
+
 impl Bench {
-    async fn start(plan: &Plan) -> anyhow::Result<Self> {
+    async fn start(plan: &Plan, way: Way) -> anyhow::Result<Self> {
         let folder = new_folder(plan)?;
-        let (server, address) = process::start_server(&plan.server, folder.path()).await?;
-        let (worker, applied) = process::start_worker(&address)?;
+        let (subject, applied) = if way == Way::Embedded {
+            let program = Program::start(folder.path()).await?;
+            let applied = program.applied();
+            (Subject::Program(program), applied)
+        } else {
+            let (server, address) = process::start_server(&plan.server, folder.path()).await?;
+            let (worker, applied) = process::start_worker(&address, way == Way::Remote)?;
+            let subject = Subject::Processes {
+                server,
+                worker,
+                address,
+            };
+            (subject, applied)
+        };
         Ok(Self {
-            server,
-            worker,
+            subject,
             applied,
-            address,
             folder,
         })
+    }
+
+    /// What makes clients.
+    fn connect(&self) -> impl AsyncFn() -> anyhow::Result<Client> {
+        async || match &self.subject {
+            Subject::Processes { address, .. } => Client::connect(address).await,
+            Subject::Program(program) => Ok(Client::Inside(program.client())),
+        }
     }
 
     /// Connections, caches and the allocator reach their working state before anything is timed.
@@ -243,7 +308,7 @@ impl Bench {
             count: 1_000,
             limit: plan.limit.min(Duration::from_secs(2)),
         };
-        driver::run(&self.address, pace, chain).await.map(drop)
+        driver::run(self.connect(), pace, chain).await.map(drop)
     }
 
     /// Begins to count what the processes use.
@@ -255,18 +320,31 @@ impl Bench {
         }
     }
 
-    fn usages(&self) -> [Usage; 3] {
-        [self.server.usage(), self.worker.usage(), Usage::of_us()]
+    /// What each process has used so far, by what it does. The driver is we.
+    fn usages(&self) -> Vec<(&'static str, Usage)> {
+        match &self.subject {
+            Subject::Processes { server, worker, .. } => vec![
+                ("server", server.usage()),
+                ("worker", worker.usage()),
+                ("driver", Usage::of_us()),
+            ],
+            Subject::Program(_) => vec![("program", Usage::of_us())],
+        }
     }
 
     async fn stop(self) -> anyhow::Result<()> {
         self.stop_and_keep().await.map(drop)
     }
 
-    /// Stops both processes and returns the data folder.
+    /// Stops everything and returns the data folder.
     async fn stop_and_keep(self) -> anyhow::Result<TempDir> {
-        self.worker.stop(Signal::KILL).await?;
-        self.server.stop(Signal::TERM).await?;
+        match self.subject {
+            Subject::Processes { server, worker, .. } => {
+                worker.stop(Signal::KILL).await?;
+                server.stop(Signal::TERM).await?;
+            }
+            Subject::Program(program) => program.stop().await?,
+        }
         Ok(self.folder)
     }
 }
@@ -275,7 +353,7 @@ impl Bench {
 struct Meter<'a> {
     bench: &'a Bench,
     begun: Instant,
-    before: [Usage; 3],
+    before: Vec<(&'static str, Usage)>,
 }
 
 impl Meter<'_> {
@@ -283,15 +361,18 @@ impl Meter<'_> {
     fn add_to(&self, report: &mut Report, name: &str, count: usize) {
         let (wall, count) = (self.begun.elapsed().as_secs_f64(), count as f64);
         let now = self.bench.usages();
-        let used = [0, 1, 2].map(|process| now[process].since(self.before[process]));
-        for (process, used) in ["server", "worker", "driver"].into_iter().zip(used) {
+        let used = now.iter().zip(&self.before);
+        for ((process, now), (_, before)) in used {
+            let used = now.since(*before);
             let cpu = used.cpu.as_secs_f64();
             report.add(name, &format!("cpu_{process}"), cpu / wall, "cores");
             let metric = format!("cpu_{process}_per_op");
             report.add(name, &metric, cpu * 1e6 / count, "us");
+            if *process != "worker" && *process != "driver" {
+                let metric = format!("written_{process}_per_op");
+                report.add(name, &metric, used.written_bytes as f64 / count, "B");
+            }
         }
-        let written = used[0].written_bytes as f64;
-        report.add(name, "written_server_per_op", written / count, "B");
     }
 }
 

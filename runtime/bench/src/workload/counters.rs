@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Bench, Plan};
+use super::{Bench, Plan, Way};
 use crate::client::Client;
 use crate::driver::{self, Pace};
 use crate::report::Report;
@@ -29,8 +29,8 @@ const LOADS: [(&str, u64, usize); 3] = [
 ];
 
 /// Signals and calls under each load, every loop on counters of its own.
-pub async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let mut bench = Bench::start(plan).await?;
+pub async fn measure(plan: &Plan, way: Way, report: &mut Report) -> anyhow::Result<()> {
+    let mut bench = Bench::start(plan, way).await?;
     bench.warm_up(plan).await?;
     for (load, keys, outstanding) in LOADS {
         let pace = Pace {
@@ -38,7 +38,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             count: COUNT_MAX,
             limit: plan.limit,
         };
-        let name = format!("W3.send.{load}");
+        let name = way.name(&format!("W3.send.{load}"));
         send(&mut bench, &Counters { name, keys }, pace, report).await?;
     }
     for (load, keys, outstanding) in LOADS {
@@ -47,7 +47,7 @@ pub async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             count: COUNT_MAX,
             limit: plan.limit,
         };
-        let name = format!("W3.call.{load}");
+        let name = way.name(&format!("W3.call.{load}"));
         call(&bench, &Counters { name, keys }, pace, report).await?;
     }
     bench.stop().await
@@ -73,8 +73,8 @@ impl Counters {
     }
 
     /// Proves that every operation was applied exactly once.
-    async fn check_sum(&self, address: &str, expected: usize) -> anyhow::Result<()> {
-        let mut client = Client::connect(address).await?;
+    async fn check_sum(&self, bench: &Bench, expected: usize) -> anyhow::Result<()> {
+        let mut client = bench.connect()().await?;
         let mut sum = 0;
         for state in client.entity_states(&self.prefix()).await? {
             let value: usize = state
@@ -105,9 +105,9 @@ async fn send(
         let counters = counters.clone();
         let signal = async move |client: &mut Client, number: usize| {
             let (_, counter) = counters.of(number);
-            client.signal(counter, ADD, "1", number).await
+            client.signal(counter, ADD, 1, number).await
         };
-        driver::run(&bench.address, pace, signal).await?
+        driver::run(bench.connect(), pace, signal).await?
     };
     let accepted = outcome.count();
     let mut applied = bench.applied.clone();
@@ -123,7 +123,7 @@ async fn send(
     report.add(name, "n", accepted as f64, "ops");
     report.add(name, "applied", applied_rate, "1/s");
     meter.add_to(report, name, accepted);
-    counters.check_sum(&bench.address, accepted).await
+    counters.check_sum(bench, accepted).await
 }
 
 /// A client cannot call an entity: it starts an orchestration that does, and waits for its output.
@@ -147,7 +147,7 @@ async fn call(
             answers.borrow_mut().push((key, answer));
             Ok(())
         };
-        driver::run(&bench.address, pace, call).await?
+        driver::run(bench.connect(), pace, call).await?
     };
     report.add(name, "ops", outcome.rate(), "1/s");
     report.add(name, "p50", outcome.quantile_ms(0.50), "ms");
@@ -155,7 +155,7 @@ async fn call(
     report.add(name, "n", outcome.count() as f64, "ops");
     meter.add_to(report, name, outcome.count());
     check_answers(answers.take()).context(name.clone())?;
-    counters.check_sum(&bench.address, outcome.count()).await
+    counters.check_sum(bench, outcome.count()).await
 }
 
 /// Proves that the callers of each counter were answered 1, 2, 3 and so on, each number once.
