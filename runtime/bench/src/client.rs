@@ -22,7 +22,7 @@ const PAGE: i32 = 1_000;
 #[derive(Clone)]
 pub enum Client {
     /// Over the published protocol.
-    Lean(Lean),
+    Lean(Box<Lean>),
     /// In the scheduler's own process.
     Inside(Inside),
 }
@@ -30,7 +30,8 @@ pub enum Client {
 impl Client {
     /// Connects to `HOST:PORT`.
     pub async fn connect(address: &str) -> anyhow::Result<Self> {
-        Lean::connect(address).await.map(Self::Lean)
+        let client = Lean::connect(address).await?;
+        Ok(Self::Lean(Box::new(client)))
     }
 
     /// Starts an orchestration, waits for its end and returns its output. Fails unless it completed.

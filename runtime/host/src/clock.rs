@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// What a scheduler takes for the time: when timers are due, what history says. Cheap to clone.
 ///
-/// A virtual one stands still until it is told to move, by [`Host::move_time`](crate::Host::move_time). Leases, pings, back-offs and
+/// A virtual one stands still until it is told to move, by [`VirtualTime`](crate::VirtualTime). Leases, pings, back-offs and
 /// graces are about processes and do not follow it.
 ///
 /// ```
