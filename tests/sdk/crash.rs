@@ -1,6 +1,7 @@
 //! The server or the worker is lost in the middle.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
@@ -93,7 +94,9 @@ async fn without_a_memory_between_episodes_everything_is_replayed_and_comes_out_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_finishes_what_it_has() {
+    static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
     async fn slow(_: ActivityContext, _: ()) -> Result<u32> {
+        HAS_BEGUN.store(true, Ordering::Release);
         tokio::time::sleep(Duration::from_millis(300)).await;
         Ok(7)
     }
@@ -108,7 +111,8 @@ async fn a_worker_that_is_stopped_finishes_what_it_has() {
         .start()
         .unwrap();
     let instance = client.start(waits, ()).await.unwrap();
-    while worker.stats().episodes == 0 || worker.stats().in_flight == 0 {
+    // What is in flight may also be the episode, whose answer is not sent yet.
+    while !HAS_BEGUN.load(Ordering::Acquire) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     worker.stop().await;
