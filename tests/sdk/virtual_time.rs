@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mainspring::testing::{FinishError, TestScheduler};
 use mainspring::{
     ActivityContext, Client, Either, Entity, EntityContext, Error, Failure, Operation, Operations,
-    OrchestrationContext, Result, RetryPolicy, Status, named,
+    OrchestrationContext, Result, RetryPolicy, RunningWorker, Status, Worker, named,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,13 @@ async fn scheduler() -> TestScheduler {
     TestScheduler::start_at(new_year()).await.unwrap()
 }
 
+/// A scheduler, and a worker that can do this.
+async fn working(able: impl FnOnce(Worker) -> Worker) -> (TestScheduler, RunningWorker) {
+    let scheduler = scheduler().await;
+    let worker = able(scheduler.worker()).start().unwrap();
+    (scheduler, worker)
+}
+
 async fn sleep_days(ctx: OrchestrationContext, days: u32) -> Result<SystemTime> {
     ctx.timer(days * DAY).await;
     Ok(ctx.now())
@@ -52,12 +59,7 @@ async fn ended_at(client: &Client, id: &str) -> SystemTime {
 
 #[tokio::test]
 async fn a_timer_of_thirty_days_ends_at_exactly_thirty_days() {
-    let scheduler = scheduler().await;
-    let worker = scheduler
-        .worker()
-        .orchestration(sleep_days)
-        .start()
-        .unwrap();
+    let (scheduler, worker) = working(|worker| worker.orchestration(sleep_days)).await;
     let instance = scheduler
         .client()
         .start(sleep_days, 30)
@@ -79,12 +81,7 @@ async fn a_timer_of_thirty_days_ends_at_exactly_thirty_days() {
 
 #[tokio::test]
 async fn time_stands_still_until_it_is_moved() {
-    let scheduler = scheduler().await;
-    let _worker = scheduler
-        .worker()
-        .orchestration(sleep_days)
-        .start()
-        .unwrap();
+    let (scheduler, _worker) = working(|worker| worker.orchestration(sleep_days)).await;
     let instance = scheduler.client().start(sleep_days, 1).await.unwrap();
     for _ in 0..3 {
         let settled = within(scheduler.settle()).await.unwrap();
@@ -106,8 +103,7 @@ async fn time_stands_still_until_it_is_moved() {
 
 #[tokio::test]
 async fn an_event_wins_against_its_timeout_and_loses_against_it() {
-    let scheduler = scheduler().await;
-    let _worker = scheduler.worker().orchestration(approval).start().unwrap();
+    let (scheduler, _worker) = working(|worker| worker.orchestration(approval)).await;
     let client = scheduler.client();
     let answered = client.start(approval, ()).await.unwrap();
     let forgotten = client.start(approval, ()).id("forgotten").await.unwrap();
@@ -141,13 +137,7 @@ async fn look(_: ActivityContext, _: ()) -> Result<u32> {
 
 #[tokio::test]
 async fn a_monitor_looks_once_a_day_for_a_hundred_days() {
-    let scheduler = scheduler().await;
-    let worker = scheduler
-        .worker()
-        .orchestration(monitor)
-        .activity(look)
-        .start()
-        .unwrap();
+    let (scheduler, worker) = working(|worker| worker.orchestration(monitor).activity(look)).await;
     let instance = scheduler.client().start(monitor, 0).await.unwrap();
     let began = Instant::now();
     let seen = within(scheduler.finish(&instance)).await.unwrap();
@@ -217,8 +207,7 @@ impl Operation<Counter> for Add {
 /// S-12.37.
 #[tokio::test]
 async fn a_delayed_signal_is_applied_when_it_is_due() {
-    let scheduler = scheduler().await;
-    let _worker = scheduler.worker().entity::<Counter>().start().unwrap();
+    let (scheduler, _worker) = working(|worker| worker.entity::<Counter>()).await;
     let counter = scheduler.client().entity::<Counter>("a");
     counter.signal(Add(1)).await.unwrap();
     counter
@@ -237,12 +226,7 @@ async fn a_delayed_signal_is_applied_when_it_is_due() {
 
 #[tokio::test]
 async fn a_scheduled_start_runs_at_its_time() {
-    let scheduler = scheduler().await;
-    let _worker = scheduler
-        .worker()
-        .orchestration(sleep_days)
-        .start()
-        .unwrap();
+    let (scheduler, _worker) = working(|worker| worker.orchestration(sleep_days)).await;
     let client = scheduler.client();
     let start = client
         .start(sleep_days, 1)
@@ -264,12 +248,7 @@ async fn wait_for_ever(ctx: OrchestrationContext, _: ()) -> Result<bool> {
 
 #[tokio::test]
 async fn finishing_what_waits_for_an_event_says_so() {
-    let scheduler = scheduler().await;
-    let _worker = scheduler
-        .worker()
-        .orchestration(wait_for_ever)
-        .start()
-        .unwrap();
+    let (scheduler, _worker) = working(|worker| worker.orchestration(wait_for_ever)).await;
     let client = scheduler.client();
     let instance = client.start(wait_for_ever, ()).id("w").await.unwrap();
     let error = within(scheduler.finish(&instance)).await.unwrap_err();

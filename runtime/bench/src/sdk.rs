@@ -113,8 +113,7 @@ pub async fn serve(address: &str) -> anyhow::Result<()> {
 pub struct Program {
     scheduler: Scheduler,
     worker: RunningWorker,
-    /// `None`: it is over.
-    runtime: Option<Runtime>,
+    runtime: Runtime,
     applied: watch::Receiver<u64>,
 }
 
@@ -142,7 +141,7 @@ impl Program {
         Ok(Self {
             scheduler,
             worker,
-            runtime: Some(runtime),
+            runtime,
             applied,
         })
     }
@@ -166,14 +165,12 @@ impl Program {
             applied,
         } = self;
         drop(applied);
-        if let Some(runtime) = runtime {
-            let stopped = runtime.spawn(async move {
-                worker.stop().await;
-                scheduler.close().await
-            });
-            stopped.await??;
-            runtime.shutdown_background();
-        }
+        let stopped = runtime.spawn(async move {
+            worker.stop().await;
+            scheduler.close().await
+        });
+        stopped.await??;
+        runtime.shutdown_background();
         Ok(())
     }
 }

@@ -288,7 +288,7 @@ impl Dispatch {
 
     /// The hub that a stream is subscribed to.
     pub(crate) fn hub_of(&self, id: StreamId) -> Option<HubId> {
-        self.lock().streams.get(&id).map(|s| s.hub)
+        self.look().streams.get(&id).map(|s| s.hub)
     }
 
     /// A worker wants nothing more, and will answer what it has.
@@ -487,11 +487,21 @@ impl Dispatch {
 
     /// Whether some open stream may take items of this class, be it busy now.
     fn is_receivable(state: &State, hub: HubId, kind: WorkKind, class: &Class) -> bool {
+        Self::takers(state, hub, kind, class).next().is_some()
+    }
+
+    /// Open streams that may take items of this class.
+    fn takers<'a>(
+        state: &'a State,
+        hub: HubId,
+        kind: WorkKind,
+        class: &'a Class,
+    ) -> impl Iterator<Item = &'a StreamState> {
         let ids = state.hubs.get(&hub).map(|q| &q.streams);
         ids.into_iter()
             .flatten()
             .filter_map(|id| state.streams.get(id))
-            .any(|s| s.is_open && s.matches(kind, class))
+            .filter(move |s| s.is_open && s.matches(kind, class))
     }
 }
 

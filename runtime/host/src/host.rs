@@ -103,12 +103,7 @@ impl Host {
 
     /// Stops in order: no new work, streams and waits end, what was accepted is on disk when it returns. The store may then be closed.
     pub async fn stop(&self) {
-        self.inner
-            .services
-            .is_stopping
-            .store(true, Ordering::Release);
-        self.inner.stop.send_replace(true);
-        self.inner.services.dispatch.stop();
+        self.take_nothing_more();
         // Requests in hand are answered before what they decided is committed and their answers are lost (S-1.13).
         let settled = async {
             let _in_hand = self.all_credits().await;
@@ -128,14 +123,19 @@ impl Host {
     /// Stops at once, which is as safe as a crash: nobody is answered any more. What was submitted is written, and no thread of the
     /// scheduler is left a moment later. After [`Host::stop`] nothing is left to do.
     pub fn halt(&self) {
+        self.take_nothing_more();
+        self.inner.services.committer.end();
+        self.inner.system.stop();
+    }
+
+    /// Requests and work are refused from now on, streams and waits end.
+    fn take_nothing_more(&self) {
         self.inner
             .services
             .is_stopping
             .store(true, Ordering::Release);
         self.inner.stop.send_replace(true);
         self.inner.services.dispatch.stop();
-        self.inner.services.committer.end();
-        self.inner.system.stop();
     }
 
     /// Whether [`Host::stop`] was called.

@@ -447,13 +447,13 @@ impl Instance {
     }
 }
 
-enum Input {
+pub(crate) enum Input {
     Answer(Key, Outcome),
     Event,
 }
 
 /// What an inbound event answers; `None`: it is of another sort.
-fn answered(kind: &EventType) -> Option<Input> {
+pub(crate) fn answered(kind: &EventType) -> Option<Input> {
     let failed = |details: &Option<TaskFailureDetails>| {
         Err(Failure::from_details(details.clone().unwrap_or_default()))
     };

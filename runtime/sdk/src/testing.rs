@@ -1,6 +1,6 @@
 //! For the tests of users: would this deployment break what is under way?
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mainspring_proto::history_event::EventType;
@@ -8,8 +8,9 @@ use mainspring_proto::history_event::EventType;
 use crate::client::History;
 use crate::convert::{Payload, Payloads};
 use crate::handler::{Orchestration, named};
+use crate::orchestration::Key;
 use crate::registry::Registry;
-use crate::replay::{Instance, Mismatch, Trouble};
+use crate::replay::{Input, Instance, Mismatch, Trouble, answered};
 
 /// Runs code against the history of an instance that it, or a former version of it, has made. Nothing is called: activities,
 /// timers and events are answered as the history tells.
@@ -71,59 +72,38 @@ where
 /// }
 /// ```
 pub fn open_tasks(history: &History) -> Vec<String> {
-    let mut open = BTreeMap::new();
-    // Entities answer by names of their own.
-    let mut asked = BTreeMap::new();
+    // By what their answers name; told in the order of their ids.
+    let mut open = HashMap::new();
     for event in history.events() {
         let id = event.event_id;
-        match &event.event_type {
+        let (key, text) = match &event.event_type {
             Some(EventType::TaskScheduled(task)) => {
-                open.insert(id, format!("activity '{}'", task.name));
+                (Key::Task(id), format!("activity '{}'", task.name))
             }
             Some(EventType::SubOrchestrationInstanceCreated(child)) => {
                 let text = format!("orchestration '{}' ('{}')", child.name, child.instance_id);
-                open.insert(id, text);
+                (Key::Task(id), text)
             }
-            Some(EventType::TimerCreated(_)) => {
-                open.insert(id, "a timer".to_owned());
-            }
+            Some(EventType::TimerCreated(_)) => (Key::Task(id), "a timer".to_owned()),
             Some(EventType::EntityOperationCalled(call)) => {
                 let entity = call.target_instance_id.as_deref().unwrap_or_default();
-                asked.insert(call.request_id.clone(), id);
-                open.insert(
-                    id,
-                    format!("operation '{}' of entity '{entity}'", call.operation),
-                );
+                let text = format!("operation '{}' of entity '{entity}'", call.operation);
+                (Key::Request(call.request_id.clone()), text)
             }
             Some(EventType::EntityLockRequested(lock)) => {
-                asked.insert(lock.critical_section_id.clone(), id);
-                open.insert(id, format!("a lock of {}", lock.lock_set.join(", ")));
+                let text = format!("a lock of {}", lock.lock_set.join(", "));
+                (Key::Section(lock.critical_section_id.clone()), text)
             }
-            _ => {
-                let got = match &event.event_type {
-                    Some(EventType::TaskCompleted(task)) => Some(task.task_scheduled_id),
-                    Some(EventType::TaskFailed(task)) => Some(task.task_scheduled_id),
-                    Some(EventType::SubOrchestrationInstanceCompleted(child)) => {
-                        Some(child.task_scheduled_id)
-                    }
-                    Some(EventType::SubOrchestrationInstanceFailed(child)) => {
-                        Some(child.task_scheduled_id)
-                    }
-                    Some(EventType::TimerFired(timer)) => Some(timer.timer_id),
-                    Some(EventType::EntityOperationCompleted(answer)) => {
-                        asked.get(&answer.request_id).copied()
-                    }
-                    Some(EventType::EntityOperationFailed(answer)) => {
-                        asked.get(&answer.request_id).copied()
-                    }
-                    Some(EventType::EntityLockGranted(lock)) => {
-                        asked.get(&lock.critical_section_id).copied()
-                    }
-                    _ => None,
-                };
-                got.and_then(|id| open.remove(&id));
+            other => {
+                if let Some(Input::Answer(key, _)) = other.as_ref().and_then(answered) {
+                    open.remove(&key);
+                }
+                continue;
             }
-        }
+        };
+        open.insert(key, (id, text));
     }
-    open.into_values().collect()
+    let mut left: Vec<_> = open.into_values().collect();
+    left.sort();
+    left.into_iter().map(|(_, text)| text).collect()
 }

@@ -79,7 +79,7 @@ impl Dispatch {
 
     /// Whether some open stream may take what this instance has to run, be it busy now (S-13.20).
     pub(crate) fn is_instance_receivable(&self, key: &InstanceKey, class: &Class) -> bool {
-        Self::is_receivable(&self.lock(), key.hub, kind_of(key), class)
+        Self::is_receivable(&self.look(), key.hub, kind_of(key), class)
     }
 
     /// Gives back a reserved place that is not needed any more.

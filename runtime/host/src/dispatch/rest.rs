@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use mainspring_core::id::HubId;
-
+use super::Dispatch;
 use super::activities::Place;
-use super::{Class, Dispatch, State};
 use crate::api::WorkKind;
 use crate::virtual_time::{Unclaimed, is_hopeless};
 
@@ -50,7 +48,9 @@ impl Dispatch {
                 .classes()
                 .map(|class| (WorkKind::Activity, class));
             for (kind, class) in waiting.chain(activities) {
-                if Self::will_be_taken(&state, *hub, kind, class) {
+                // One whose worker has gone silent gets nothing.
+                let mut takers = Self::takers(&state, *hub, kind, class);
+                if takers.any(|stream| !stream.is_silent) {
                     stock.is_moving = true;
                 } else {
                     stock.unclaimed.insert(Unclaimed::new(*hub, kind, class));
@@ -58,14 +58,5 @@ impl Dispatch {
             }
         }
         stock
-    }
-
-    /// Whether a stream will take an item of this class once it has room.
-    fn will_be_taken(state: &State, hub: HubId, kind: WorkKind, class: &Class) -> bool {
-        let ids = state.hubs.get(&hub).map(|queues| &queues.streams);
-        ids.into_iter()
-            .flatten()
-            .filter_map(|id| state.streams.get(id))
-            .any(|stream| stream.is_open && !stream.is_silent && stream.matches(kind, class))
     }
 }

@@ -196,6 +196,16 @@ impl Play {
         self.beliefs.insert(at, (execution, events));
     }
 
+    /// The episode comes again, with its whole history.
+    async fn answer_whole(&mut self, sent: usize, seed: u64) {
+        let (at, episode, past) = self.episode().await;
+        assert_eq!(episode.kept, 0, "seed {seed}");
+        let actions = vec![send("nobody", "x"); sent];
+        self.workers[at].answer(&episode, actions).await;
+        self.believe(at, &episode, &past, sent);
+        self.expect(at);
+    }
+
     fn expect(&mut self, at: usize) {
         self.expected = Some(at).filter(|_| !self.is_rewound);
     }
@@ -238,11 +248,7 @@ async fn step(play: &mut Play, chance: &mut Chance, seed: u64) {
                 .await
                 .unwrap();
             play.believe(at, &episode, &past, sent);
-            let (at, episode, past) = play.episode().await;
-            assert_eq!(episode.kept, 0, "seed {seed}");
-            play.workers[at].answer(&episode, actions()).await;
-            play.believe(at, &episode, &past, sent);
-            play.expect(at);
+            play.answer_whole(sent, seed).await;
         }
         // An answer that cannot be taken (S-13.28).
         2 => {
@@ -252,11 +258,7 @@ async fn step(play: &mut Play, chance: &mut Chance, seed: u64) {
             };
             play.workers[at].respond(nothing).await.unwrap_err();
             play.believe(at, &episode, &past, sent);
-            let (at, episode, past) = play.episode().await;
-            assert_eq!(episode.kept, 0, "seed {seed}");
-            play.workers[at].answer(&episode, actions()).await;
-            play.believe(at, &episode, &past, sent);
-            play.expect(at);
+            play.answer_whole(sent, seed).await;
         }
         3 => {
             let lost = proto::OrchestratorResponse {
@@ -265,20 +267,12 @@ async fn step(play: &mut Play, chance: &mut Chance, seed: u64) {
             };
             play.workers[at].respond(lost).await.unwrap();
             play.beliefs.remove(&at);
-            let (at, episode, past) = play.episode().await;
-            assert_eq!(episode.kept, 0, "seed {seed}");
-            play.workers[at].answer(&episode, actions()).await;
-            play.believe(at, &episode, &past, sent);
-            play.expect(at);
+            play.answer_whole(sent, seed).await;
         }
         // The stream is lost with the episode.
         4 => {
             play.reopen(at);
-            let (at, episode, past) = play.episode().await;
-            assert_eq!(episode.kept, 0, "seed {seed}");
-            play.workers[at].answer(&episode, actions()).await;
-            play.believe(at, &episode, &past, sent);
-            play.expect(at);
+            play.answer_whole(sent, seed).await;
         }
         // The answer comes as a call of its own.
         5 => {

@@ -5,6 +5,7 @@ use mainspring_proto::{
     OrchestratorAction, OrchestratorResponse,
     orchestrator_action::OrchestratorActionType as ActionType,
 };
+use tonic::Code;
 
 use crate::error::Failure;
 
@@ -73,6 +74,17 @@ impl Answered {
         Self {
             token,
             answer: Answer::Orchestration(response),
+        }
+    }
+
+    /// What to send instead of an answer that the scheduler refused; `None`: nothing, the item comes again by itself.
+    pub(crate) fn instead_of_refused(&self, code: Code, reason: &str) -> Option<Self> {
+        tracing::error!(?code, reason, "an answer was refused");
+        match code {
+            Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument => {
+                self.too_large(reason)
+            }
+            _ => None,
         }
     }
 

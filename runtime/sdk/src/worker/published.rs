@@ -99,17 +99,10 @@ async fn deliver(connection: &Connection, mut answered: Answered) {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
-            Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument => {
-                tracing::error!(reason = status.message(), "an answer was refused");
-                match answered.too_large(status.message()) {
-                    Some(failed) => answered = failed,
-                    None => return,
-                }
-            }
-            _ => {
-                tracing::error!(code = ?status.code(), reason = status.message(), "an answer was refused");
-                return;
-            }
+            code => match answered.instead_of_refused(code, status.message()) {
+                Some(failed) => answered = failed,
+                None => return,
+            },
         }
     }
     tracing::warn!("an answer could not be sent; the scheduler delivers the item again");

@@ -145,11 +145,9 @@ impl Lane {
             if receipt.code == Code::Ok as i32 {
                 continue;
             }
-            let (code, reason) = (Code::from_i32(receipt.code), receipt.message);
-            tracing::error!(?code, reason, "an answer was refused");
-            if let Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument = code {
-                self.answer(answered.too_large(&reason).into_iter());
-            }
+            let code = Code::from_i32(receipt.code);
+            let instead = answered.instead_of_refused(code, &receipt.message);
+            self.answer(instead.into_iter());
         }
     }
 }

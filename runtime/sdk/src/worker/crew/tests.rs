@@ -74,6 +74,10 @@ impl Scene {
     }
 }
 
+fn past(events: Vec<HistoryEvent>) -> Past {
+    Past::Events(History::Decoded(events))
+}
+
 fn event(seconds: i64, id: i32, event: EventType) -> HistoryEvent {
     HistoryEvent {
         event_id: id,
@@ -138,10 +142,8 @@ fn output(response: &OrchestratorResponse) -> Option<&str> {
 #[tokio::test]
 async fn a_kept_instance_goes_on_from_its_whole_history_without_a_replay() {
     let mut scene = Scene::new(10);
-    let none = || Past::Events(History::Decoded(Vec::new()));
-    scene.run(none(), first(5)).await;
-    let past = Past::Events(History::Decoded(after_first(5)));
-    let response = scene.run(past, second()).await;
+    scene.run(past(Vec::new()), first(5)).await;
+    let response = scene.run(past(after_first(5)), second()).await;
     assert_eq!(output(&response), Some("[5,7]"));
     assert_eq!(scene.replays(), 0);
 }
@@ -150,10 +152,8 @@ async fn a_kept_instance_goes_on_from_its_whole_history_without_a_replay() {
 async fn an_episode_that_somebody_else_had_is_replayed_as_they_had_it() {
     // The lease was lost (S-13.19): the history tells of another time.
     let mut scene = Scene::new(10);
-    let none = || Past::Events(History::Decoded(Vec::new()));
-    scene.run(none(), first(5)).await;
-    let past = Past::Events(History::Decoded(after_first(6)));
-    let response = scene.run(past, second()).await;
+    scene.run(past(Vec::new()), first(5)).await;
+    let response = scene.run(past(after_first(6)), second()).await;
     assert_eq!(output(&response), Some("[6,7]"));
     assert_eq!(scene.replays(), 1);
 }
@@ -162,11 +162,9 @@ async fn an_episode_that_somebody_else_had_is_replayed_as_they_had_it() {
 async fn an_episode_that_comes_again_is_run_as_it_comes_again() {
     // The answer was lost (S-4.16).
     let mut scene = Scene::new(10);
-    let none = || Past::Events(History::Decoded(Vec::new()));
-    scene.run(none(), first(5)).await;
-    scene.run(none(), first(6)).await;
-    let past = Past::Events(History::Decoded(after_first(6)));
-    let response = scene.run(past, second()).await;
+    scene.run(past(Vec::new()), first(5)).await;
+    scene.run(past(Vec::new()), first(6)).await;
+    let response = scene.run(past(after_first(6)), second()).await;
     assert_eq!(output(&response), Some("[6,7]"));
 }
 
@@ -174,18 +172,17 @@ async fn an_episode_that_comes_again_is_run_as_it_comes_again() {
 async fn what_is_known_need_not_be_sent_and_what_is_not_is_asked_for() {
     // S-3.32.
     let mut scene = Scene::new(10);
-    let none = || Past::Events(History::Decoded(Vec::new()));
-    scene.run(none(), first(5)).await;
+    scene.run(past(Vec::new()), first(5)).await;
     let response = scene.run(Past::Known(3), second()).await;
     assert_eq!(output(&response), Some("[5,7]"));
 
-    scene.run(none(), first(5)).await;
+    scene.run(past(Vec::new()), first(5)).await;
     // An event that it has not seen is among them.
     let response = scene.run(Past::Known(4), second()).await;
     assert!(response.requires_history && response.actions.is_empty());
 
     let mut forgetful = Scene::new(0);
-    forgetful.run(none(), first(5)).await;
+    forgetful.run(past(Vec::new()), first(5)).await;
     let response = forgetful.run(Past::Known(3), second()).await;
     assert!(response.requires_history && response.actions.is_empty());
 }
