@@ -144,9 +144,13 @@ impl Lane {
     }
 
     async fn item(&mut self) -> Item {
-        while self.items.is_empty() {
-            self.read().await;
-        }
+        // Pings are messages, too.
+        patiently("a work item", async {
+            while self.items.is_empty() {
+                self.read().await;
+            }
+        })
+        .await;
         self.items.remove(0)
     }
 
@@ -197,13 +201,16 @@ impl Lane {
     }
 
     async fn receipt(&mut self, number: u64) -> Receipt {
-        loop {
-            let found = self.receipts.iter().position(|r| r.number == number);
-            if let Some(at) = found {
-                return self.receipts.remove(at);
+        patiently("a receipt", async {
+            loop {
+                let found = self.receipts.iter().position(|r| r.number == number);
+                if let Some(at) = found {
+                    return self.receipts.remove(at);
+                }
+                self.read().await;
             }
-            self.read().await;
-        }
+        })
+        .await
     }
 
     /// Sends one answer and waits until it is durable.
@@ -222,10 +229,10 @@ impl Lane {
         self.say(Said::Activity(activity.response(result))).await;
     }
 
-    /// Runs the one activity that is to come.
-    async fn run_activity(&mut self) {
+    /// Runs the one activity that is to come. Its receipt may be that of the episode that follows.
+    async fn run_activity(&mut self) -> u64 {
         let activity = self.activity().await;
-        self.finish(&activity, "1").await;
+        self.send(vec![Said::Activity(activity.response("1"))])
     }
 
     /// Reads on until the stream ends.
@@ -538,6 +545,33 @@ async fn a_worker_that_wants_no_more_can_still_answer_what_it_has() {
     lane.sender = None;
     lane.end().await.unwrap();
     assert!(lane.items.is_empty(), "{:?}", lane.items);
+}
+
+#[tokio::test]
+async fn an_outcome_goes_out_before_it_is_durable_and_is_lost_with_the_server_only_unacknowledged()
+{
+    // S-0.6, S-13.21: the activity is run again, since nobody was told that it was done.
+    let mut scheduler = Scheduler::start(&[]);
+    let peer = Peer::connect(&scheduler).await;
+    let mut lane = open(&peer, true).await;
+    peer.start("n", "a").await;
+    let episode = lane.episode().await;
+    lane.answer(&episode, vec![schedule(1, "work", "1")]).await;
+    let number = lane.run_activity().await;
+    let episode = lane.episode().await;
+    let new = kinds(&episode.request.new_events);
+    assert_eq!(new, ["OrchestratorStarted", "TaskCompleted"]);
+    assert!(lane.receipts.iter().all(|receipt| receipt.number != number));
+    scheduler.kill();
+    scheduler.restart();
+
+    let peer = Peer::connect(&scheduler).await;
+    let mut lane = open(&peer, true).await;
+    let number = lane.run_activity().await;
+    let episode = lane.episode().await;
+    lane.answer(&episode, vec![complete(2, "1")]).await;
+    assert_eq!(lane.receipt(number).await.code, 0);
+    peer.wait("a").await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! An activation never waits for anything and holds nothing that the store could not give back.
 
 mod client;
+mod early;
 mod episode;
 mod turn;
 
@@ -21,13 +22,14 @@ use mainspring_core::message::{FailureDetails, Fence, Message, NewInstance};
 use mainspring_core::orchestration::{Orchestration, ReusePolicy, View};
 use mainspring_core::time::Timestamp;
 use mainspring_store::query;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::api::HistoryStream;
 use crate::dispatch::{Class, Granted, StreamId, Token};
 use crate::error::Error;
 use crate::partition::{Passivated, Shared, Until, Warm};
 use crate::resident::{Reload, Resident, Standing};
+pub(crate) use early::EarlyMessages;
 use episode::{Kept, Leased, Oversize, Pinning};
 
 /// Where an answer goes; the caller may have given up meanwhile.
@@ -146,6 +148,8 @@ pub(crate) enum Input {
         fence: Fence,
         task_id: i32,
         outcome: Outcome,
+        /// Held until it is answered, unless the answer waits for a worker.
+        credit: Option<OwnedSemaphorePermit>,
         reply: Reply<()>,
     },
 
@@ -188,6 +192,8 @@ pub(crate) enum Input {
     OversizeExpired {
         waiting: u64,
     },
+    /// An early message has waited long enough for the episode that it went out with.
+    EarlyExpired,
     Passivate,
 }
 
@@ -216,9 +222,10 @@ impl ActorMessage for Numbered {
     type Result = ();
 }
 
-/// A message that waits in the mailbox, durable under its position.
+/// A message that waits in the mailbox.
 struct Waiting {
-    position: Position,
+    /// Under which it is durable; `None`: it is early, see [`early`].
+    position: Option<Position>,
     message: Message,
 }
 
@@ -229,6 +236,10 @@ pub(crate) struct ActivationActor {
     /// `None`: there is no such instance (yet, or any more).
     instance: Option<Orchestration>,
     mailbox: VecDeque<Waiting>,
+    /// Who told the early message at the head of the mailbox, and waits for its being durable.
+    early: Option<Reply<()>>,
+    /// The worker that lost the episode of an early message: another gets it once the message is saved.
+    avoided: Option<StreamId>,
     /// The last message found in the store when it was loaded: what is delivered up to here is known already.
     loaded: Position,
     /// Own messages decided and not yet durable.
@@ -263,6 +274,8 @@ impl ActivationActor {
             shared,
             instance: None,
             mailbox: VecDeque::new(),
+            early: None,
+            avoided: None,
             loaded: Position::default(),
             arriving: 0,
             outdated: 0,
@@ -391,7 +404,10 @@ impl Resident for ActivationActor {
                 continue;
             }
             if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
-                self.mailbox.push_back(Waiting { position, message });
+                self.mailbox.push_back(Waiting {
+                    position: Some(position),
+                    message,
+                });
             } else {
                 self.shared
                     .decide(|turns| turns.batch().remove_message(&self.key, position));
@@ -454,8 +470,9 @@ impl Resident for ActivationActor {
                 fence,
                 task_id,
                 outcome,
+                credit,
                 reply,
-            } => self.activity_done(fence, task_id, outcome, reply),
+            } => self.activity_done(fence, task_id, outcome, credit, reply),
             Input::Recover { until } => self.recover(until),
             Input::Delivered { position, message } => self.delivered(position, message),
             Input::Arrived { position, message } => self.arrived(position, message),
@@ -464,12 +481,14 @@ impl Resident for ActivationActor {
             Input::StartDue { at, generation } => self.start_due(at, generation),
             Input::Retry { number, avoid } => self.rested(number, avoid),
             Input::OversizeExpired { waiting } => self.oversize_expired(waiting),
+            Input::EarlyExpired => self.early_expired(),
             Input::Passivate => {}
             other => other.fail(Error::invalid(format!(
                 "'{}' is an orchestration instance, not an entity",
                 self.key.instance
             ))),
         }
+        self.save_early_unless_out();
     }
 
     fn passivate(&mut self, number: u64) {
@@ -555,6 +574,7 @@ impl Input {
             | Input::StartDue { .. }
             | Input::Retry { .. }
             | Input::OversizeExpired { .. }
+            | Input::EarlyExpired
             | Input::Passivate => {}
         }
     }

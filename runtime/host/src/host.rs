@@ -10,7 +10,7 @@ use mainspring_core::id::{HubId, InstanceKey, PartitionId};
 use mainspring_core::time::Timestamp;
 use mainspring_store::{Cache, Committer, Store, query};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot, watch};
 
 use crate::activation::Input;
 use crate::completion::CompletionClock;
@@ -38,7 +38,7 @@ pub struct Host {
 pub(crate) struct Inner {
     pub(crate) services: Arc<Services>,
     pub(crate) hubs: Arc<Hubs>,
-    credits: Semaphore,
+    credits: Arc<Semaphore>,
     /// Turns true when stopping; waits end with it.
     stop: watch::Sender<bool>,
     is_disk_full: AtomicBool,
@@ -88,7 +88,7 @@ impl Host {
         let retired = query::retired_hubs(&*services.store.read())?;
         let system = start_actors(&services, retired.into_iter().collect())?;
         let inner = Arc::new(Inner {
-            credits: Semaphore::new(services.config.requests_max),
+            credits: Arc::new(Semaphore::new(services.config.requests_max)),
             services,
             hubs,
             stop: watch::Sender::new(false),
@@ -180,14 +180,13 @@ impl Host {
     }
 
     /// Refuses work while stopping, and waits for a credit: requests in hand are bounded.
-    pub(crate) async fn credit(&self) -> Result<SemaphorePermit<'_>, Error> {
+    pub(crate) async fn credit(&self) -> Result<OwnedSemaphorePermit, Error> {
         if self.is_stopping() {
             return Err(Error::stopping());
         }
-        let credit = self
-            .inner
-            .credits
-            .acquire()
+        let credits = Arc::clone(&self.inner.credits);
+        let credit = credits
+            .acquire_owned()
             .await
             .map_err(|_| Error::stopping())?;
         if self.is_stopping() {
@@ -197,7 +196,7 @@ impl Host {
     }
 
     /// The same for requests that bring new data: refused while the disk is nearly full, before a write can fail.
-    pub(crate) async fn credit_for_new_work(&self) -> Result<SemaphorePermit<'_>, Error> {
+    pub(crate) async fn credit_for_new_work(&self) -> Result<OwnedSemaphorePermit, Error> {
         if self.inner.is_disk_full.load(Ordering::Relaxed) {
             let least = self.inner.services.config.disk_free_bytes_min;
             return Err(Error::new(

@@ -28,7 +28,7 @@ use mainspring_store::{BATCH_MESSAGES_MAX, Cache, Committer, Epoch, Store};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::activation::{ActivationActor, Input, Numbered};
+use crate::activation::{ActivationActor, EarlyMessages, Input, Numbered};
 use crate::clock::RandomIds;
 use crate::completion::CompletionClock;
 use crate::config::HostConfig;
@@ -135,6 +135,8 @@ pub(crate) struct Shared {
     pub(crate) is_crowded: Cell<bool>,
     /// Instances that wait out a back-off.
     pub(crate) rests: Rests,
+    /// Messages that are with a worker before they are durable.
+    pub(crate) early: RefCell<EarlyMessages>,
     address: OnceLock<Addr<PartitionActor>>,
 }
 
@@ -342,6 +344,7 @@ impl PartitionActor {
         retired: HashSet<HubId>,
     ) -> Self {
         let epoch = services.epochs[usize::from(partition.0)];
+        let early = EarlyMessages::new(services.epochs.len());
         let shared = Shared {
             partition,
             services,
@@ -352,6 +355,7 @@ impl PartitionActor {
             barriers: RefCell::default(),
             is_crowded: Cell::new(false),
             rests: Rests::default(),
+            early: RefCell::new(early),
             address: OnceLock::new(),
         };
         Self {
@@ -469,7 +473,16 @@ impl PartitionActor {
         self.alarm = Some((next, handle));
     }
 
-    /// Once a second: idle activations are asked to leave, the timers' window is topped up, waiters whose callers gave up are dropped.
+    /// Has early messages saved: all, or those that have waited for their episodes long enough.
+    fn save_early(&mut self, are_all: bool) {
+        let expired = self.shared.early.borrow_mut().expired(are_all);
+        for key in expired {
+            self.route(key, Input::EarlyExpired);
+        }
+    }
+
+    /// Once a second: idle activations are asked to leave, early messages that have waited for a whole second are saved, the timers' window
+    /// is topped up, waiters whose callers gave up are dropped.
     fn sweep(&mut self, context: &mut Context<Self>) {
         let config = &self.shared.services.config;
         let is_crowded = self.activations.len() > config.activations_max;
@@ -488,6 +501,7 @@ impl PartitionActor {
             }
             self.route(key, Input::Passivate);
         }
+        self.save_early(false);
         self.shared.waiters.borrow_mut().retain(|_, waiters| {
             waiters.retain(|w| !w.reply.is_closed());
             !waiters.is_empty()
@@ -585,6 +599,10 @@ impl Handler<Barrier> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, Barrier { reply }: Barrier, _: &mut Self::Context) {
+        if self.shared.services.is_stopping() {
+            // No worker is waited for any more.
+            self.save_early(true);
+        }
         self.barrier(reply);
     }
 }

@@ -87,7 +87,7 @@ impl Host {
         _peer: &Peer,
         response: ActivityResponse,
     ) -> Result<(), Error> {
-        let _credit = self.credit().await?;
+        let credit = self.credit().await?;
         let ActivityResponse {
             instance_id,
             task_id,
@@ -118,6 +118,7 @@ impl Host {
                 fence,
                 task_id,
                 outcome,
+                credit: Some(credit),
                 reply,
             })
             .await;

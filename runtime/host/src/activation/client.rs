@@ -6,7 +6,7 @@ use mainspring_core::message::{Fence, Message, NewInstance};
 use mainspring_core::orchestration::{self, Created, Origin, ReusePolicy, View};
 use mainspring_core::time::Timestamp;
 use mainspring_core::wire;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{ActivationActor, Family, Outcome, Reply, Waiting};
 use crate::api::{HistoryGuard, HistoryStream};
@@ -93,7 +93,8 @@ impl ActivationActor {
     /// What waits, or is on its way into the mailbox, belonged to the instance that goes (S-8.5, S-10.5).
     fn discard_messages(&mut self) {
         self.outdated = self.arriving;
-        let stale: Vec<Position> = self.mailbox.drain(..).map(|w| w.position).collect();
+        self.answer_early();
+        let stale: Vec<_> = self.mailbox.drain(..).filter_map(|w| w.position).collect();
         self.shared.decide(|turns| {
             for position in stale {
                 turns.batch().remove_message(&self.key, position);
@@ -156,6 +157,7 @@ impl ActivationActor {
         fence: Fence,
         task_id: i32,
         outcome: Outcome,
+        credit: Option<OwnedSemaphorePermit>,
         reply: Reply<()>,
     ) {
         let before = self.before();
@@ -175,6 +177,10 @@ impl ActivationActor {
                 at,
             },
         };
+        if self.can_take_early() && self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
+            // The worker's next answer needs a credit, too: `credit` ends here.
+            return self.take_early(message, reply);
+        }
         if self.receive_own(message) {
             self.settle(before);
         } else {
@@ -182,7 +188,10 @@ impl ActivationActor {
             self.shared
                 .decide(|turns| turns.batch().remove_orphan(&self.key, &orphan));
         }
-        self.answer(reply, Ok(()));
+        self.shared.answer(move || {
+            drop(reply.send(Ok(())));
+            drop(credit);
+        });
     }
 
     pub(super) fn suspend(&mut self, reason: Option<String>, reply: Reply<()>) {
@@ -404,7 +413,10 @@ impl ActivationActor {
             // It was found in the store already, and waits or was dropped.
             self.mark_busy();
         } else if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
-            self.mailbox.push_back(Waiting { position, message });
+            self.mailbox.push_back(Waiting {
+                position: Some(position),
+                message,
+            });
             self.settle(before);
         } else {
             self.shared
@@ -452,8 +464,12 @@ impl ActivationActor {
         let is_outdated = self.outdated > 0;
         self.outdated = self.outdated.saturating_sub(1);
         if !is_outdated && self.instance.as_ref().is_some_and(|i| i.keeps(&message)) {
-            self.mailbox.push_back(Waiting { position, message });
-            self.consider(None);
+            self.mailbox.push_back(Waiting {
+                position: Some(position),
+                message,
+            });
+            let avoid = self.avoided.take();
+            self.consider(avoid);
         } else {
             // Its generation ended in between.
             self.shared

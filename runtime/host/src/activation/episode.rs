@@ -109,6 +109,10 @@ impl ActivationActor {
     }
 
     pub(super) fn hand_out_episode(&mut self, granted: Granted) {
+        if self.early.is_some() && self.kept_by() != Some(granted.stream) {
+            // For anybody else it becomes an ordinary message first.
+            return self.shared.services.dispatch.decline(granted);
+        }
         let rest = self.fence_after_restart(&granted);
         if !rest.is_zero() {
             self.shared.services.dispatch.decline(granted);
@@ -483,6 +487,7 @@ impl ActivationActor {
         self.lease = None;
         // Whatever its worker made of the episode, it was not committed.
         self.kept = None;
+        self.avoided = avoid.filter(|_| self.early.is_some());
         self.offer_again(avoid, is_given_back);
     }
 }

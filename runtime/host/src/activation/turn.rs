@@ -174,9 +174,13 @@ impl ActivationActor {
 
     fn take_messages(&mut self, count: usize) {
         for waiting in self.mailbox.drain(..count).collect::<Vec<_>>() {
-            self.write(|batch, key| batch.remove_message(key, waiting.position));
+            let Some(position) = waiting.position else {
+                self.answer_early();
+                continue;
+            };
+            self.write(|batch, key| batch.remove_message(key, position));
             if let Some(instance) = &mut self.instance {
-                instance.record.mailbox_head = waiting.position;
+                instance.record.mailbox_head = position;
             }
         }
     }
@@ -189,7 +193,10 @@ impl ActivationActor {
             .partition(|w| instance.is_some_and(|i| i.keeps(&w.message)));
         self.mailbox = kept.into();
         for waiting in stale {
-            self.write(|batch, key| batch.remove_message(key, waiting.position));
+            match waiting.position {
+                Some(position) => self.write(|batch, key| batch.remove_message(key, position)),
+                None => self.answer_early(),
+            }
         }
     }
 

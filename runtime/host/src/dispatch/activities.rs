@@ -174,6 +174,7 @@ impl Dispatch {
             fence: task.fence.clone(),
             task_id: task.task_id,
             outcome: Outcome::Failed(failure),
+            credit: None,
             reply,
         };
         self.tell(activity.key, done);

@@ -9,7 +9,7 @@ use mainspring_proto as proto;
 
 use crate::scene::*;
 
-fn keeper(scene: &Scene) -> Worker {
+pub fn keeper(scene: &Scene) -> Worker {
     scene.worker_with("mainspring-rust/1", |options| {
         options.keeps_instances = true
     })
@@ -100,10 +100,11 @@ async fn a_rewound_generation_is_always_sent_whole() {
     let episode = worker.episode().await;
     worker.answer(&episode, vec![task("Pay")]).await;
     let activity = worker.activity().await;
-    worker.fail_activity(&activity).await;
+    let failed = worker.completing(&activity, Err(failure()));
     let episode = worker.episode().await;
     assert!(episode.kept > 0);
     worker.answer(&episode, vec![fail()]).await;
+    failed.await.unwrap();
     scene.completed("a").await;
     within(scene.host.rewind(scene.hub, "a", None))
         .await

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clients;
+mod early;
 mod faults;
 mod kept;
 mod lives;

@@ -14,6 +14,7 @@ use mainspring_proto::orchestrator_action::OrchestratorActionType as Action;
 use mainspring_proto::work_item::Request;
 use mainspring_store::{MemoryStore, Store};
 use prost::Message;
+use tokio::task::JoinHandle;
 
 pub const PYTHON: &str = "grpc-python/1.66";
 pub const GO: &str = "grpc-go/1.60";
@@ -316,29 +317,36 @@ impl Worker {
     }
 
     pub async fn complete_activity(&self, activity: &Activity, result: &str) {
-        let instance = activity.request.orchestration_instance.clone().unwrap();
-        let response = proto::ActivityResponse {
-            instance_id: instance.instance_id,
-            task_id: activity.request.task_id,
-            result: Some(result.to_owned()),
-            failure_details: None,
-            completion_token: activity.token.clone(),
-        };
-        let completed = self.host.complete_activity(self.hub, &self.peer, response);
-        within(completed).await.unwrap();
+        self.completing(activity, Ok(result)).await.unwrap();
     }
 
     pub async fn fail_activity(&self, activity: &Activity) {
+        self.completing(activity, Err(failure())).await.unwrap();
+    }
+
+    /// Tells the outcome of an activity, and leaves the wait for its being durable to the test.
+    pub fn completing(
+        &self,
+        activity: &Activity,
+        outcome: Result<&str, proto::TaskFailureDetails>,
+    ) -> JoinHandle<()> {
         let instance = activity.request.orchestration_instance.clone().unwrap();
+        let (result, failure_details) = match outcome {
+            Ok(result) => (Some(result.to_owned()), None),
+            Err(failure) => (None, Some(failure)),
+        };
         let response = proto::ActivityResponse {
             instance_id: instance.instance_id,
             task_id: activity.request.task_id,
-            result: None,
-            failure_details: Some(failure()),
+            result,
+            failure_details,
             completion_token: activity.token.clone(),
         };
-        let completed = self.host.complete_activity(self.hub, &self.peer, response);
-        within(completed).await.unwrap();
+        let (host, hub, peer) = (self.host.clone(), self.hub, self.peer.clone());
+        tokio::spawn(async move {
+            let completed = host.complete_activity(hub, &peer, response);
+            within(completed).await.unwrap();
+        })
     }
 }
 
