@@ -45,13 +45,14 @@ async fn a_taken_id_is_told_and_may_be_taken_over() {
     let _worker = client.worker().orchestration(waits).start().unwrap();
     client.start(waits, ()).id("a").await.unwrap();
     let taken = client.start(waits, ()).id("a").await.unwrap_err();
+    assert!(matches!(&taken, Error::AlreadyExists(id) if id == "a"));
     assert!(taken.to_string().contains("'a'"), "{taken}");
     let again = client.start(waits, ()).id("a").reuse(Reuse::Always);
     let instance = again.await.unwrap();
     instance.raise_event("go", "x").await.unwrap();
     instance.result_within(PATIENCE).await.unwrap();
     let never = client.start(waits, ()).id("a").reuse(Reuse::Never).await;
-    assert!(never.is_err());
+    assert!(matches!(never, Err(Error::AlreadyExists(_))));
     client.start(waits, ()).id("a").await.unwrap();
 }
 

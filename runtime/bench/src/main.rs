@@ -61,7 +61,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Measure {
     /// Workloads, in order
-    #[arg(value_enum, default_values = ["w1", "w2", "w3", "w6"])]
+    #[arg(value_enum, default_values = ["w1", "w2", "w3", "replay", "w6"])]
     workloads: Vec<Workload>,
 
     /// Ways in which work reaches those who do it, in order

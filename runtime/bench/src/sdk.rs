@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use mainspring::{
-    ActivityContext, Client, Entity, EntityContext, EntityId, EntityQuery, Operation, Operations,
-    OrchestrationContext, Result, RunningWorker, Scheduler, Worker, named,
+    ActivityContext, Client, Entity, EntityContext, EntityId, EntityQuery, History, Operation,
+    Operations, OrchestrationContext, Result, RunningWorker, Scheduler, Worker, named, testing,
 };
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -21,6 +21,9 @@ use crate::worker::{ADD, ADD_BY_CALL, CHAIN, CHAIN_STEPS, COUNTER, FAN, ITEMS_MA
 
 /// Threads of the program's runtime: a driver of its own and the scheduler's actors want the rest.
 const RUNTIME_THREADS: usize = 2;
+
+/// Longest time of a long chain.
+const LONG_MAX: Duration = Duration::from_secs(60);
 
 /// Entities in one page of a listing.
 const PAGE: u32 = 1_000;
@@ -45,6 +48,21 @@ async fn chain(ctx: OrchestrationContext, mut order: Order) -> Result<Order> {
         order = ctx.call(echo, order).await?;
     }
     Ok(order)
+}
+
+async fn long(ctx: OrchestrationContext, steps: usize) -> Result<usize> {
+    let mut sum = 0;
+    for number in 0..steps {
+        sum += ctx.call(count, number).await?;
+    }
+    Ok(sum)
+}
+
+/// Runs code against the bytes of a history that `long` has made; returns its number of events.
+pub fn replay(bytes: &[u8]) -> anyhow::Result<usize> {
+    let history = History::from_bytes(bytes)?;
+    testing::replay(long, &history)?;
+    Ok(history.len())
 }
 
 async fn fan(ctx: OrchestrationContext, width: usize) -> Result<usize> {
@@ -95,6 +113,7 @@ fn able(worker: Worker) -> Worker {
         .orchestration(named(CHAIN, chain))
         .orchestration(named(FAN, fan))
         .orchestration(named(ADD_BY_CALL, add_by_call))
+        .orchestration(long)
         .activity(echo)
         .activity(count)
         .entity::<Counter>()
@@ -201,6 +220,13 @@ impl Inside {
             }
         };
         Ok(output)
+    }
+
+    /// The history of a long chain, in bytes.
+    pub async fn history(&self, steps: usize) -> anyhow::Result<Vec<u8>> {
+        let started = self.0.start(long, steps).await?;
+        started.result_within(LONG_MAX).await?;
+        Ok(started.history().await?.to_bytes())
     }
 
     /// Signals a counter.

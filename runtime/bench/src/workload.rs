@@ -6,6 +6,7 @@
 //!
 //! Each of these in up to three ways, see [`Way`].
 //!
+//! - **Replay**: a history of 1,000 events, from its bytes to where it has ended, as a worker does it after a restart.
 //! - **W6**: memory of a server that has nothing to do; disk used by one completed chain.
 
 mod counters;
@@ -23,11 +24,17 @@ use crate::client::Client;
 use crate::driver::{self, Pace};
 use crate::process::{self, Process, Usage};
 use crate::report::Report;
-use crate::sdk::Program;
+use crate::sdk::{self, Program};
 use crate::worker::{CHAIN, CHAIN_STEPS, FAN};
 
 /// Width of a fan-out.
 const FAN_WIDTH: usize = 1_000;
+
+/// Activities one after the other whose history has 1,000 events: three for each.
+const REPLAYED_STEPS: usize = 333;
+
+/// Replays of one history.
+const REPLAYS: usize = 201;
 
 /// Chains that are run to find out how much disk one needs.
 const DISK_CHAINS: usize = 20_000;
@@ -79,6 +86,8 @@ pub enum Workload {
     W2,
     /// A counter entity, one key and 10,000 keys: signals and calls, with 64 and 512 outstanding
     W3,
+    /// A history of 1,000 events
+    Replay,
     /// Memory when idle, disk for each completed instance
     W6,
 }
@@ -90,6 +99,7 @@ impl Workload {
             Workload::W1 | Workload::W2 => true,
             // When a remote worker's operations are on disk, only its SDK is told.
             Workload::W3 => way != Way::Remote,
+            Workload::Replay => way == Way::Embedded,
             Workload::W6 => way == Way::Published,
         }
     }
@@ -100,6 +110,7 @@ impl Workload {
             Workload::W1 => chains(plan, way, report).await,
             Workload::W2 => fans(plan, way, report).await,
             Workload::W3 => counters::measure(plan, way, report).await,
+            Workload::Replay => replays(plan, report).await,
             Workload::W6 => {
                 idle_memory(plan, report).await?;
                 disk(plan, report).await
@@ -155,6 +166,25 @@ async fn fans(plan: &Plan, way: Way, report: &mut Report) -> anyhow::Result<()> 
         meter.add_to(report, &name, outcome.count() * FAN_WIDTH);
     }
     bench.stop().await
+}
+
+async fn replays(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let folder = new_folder(plan)?;
+    let program = Program::start(folder.path()).await?;
+    let bytes = program.client().history(REPLAYED_STEPS).await?;
+    program.stop().await?;
+    let mut events = 0;
+    let mut times = Vec::with_capacity(REPLAYS);
+    for _ in 0..REPLAYS {
+        let begun = Instant::now();
+        events = sdk::replay(&bytes)?;
+        times.push(begun.elapsed().as_secs_f64() * 1_000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    report.add("Replay", "events", events as f64, "events");
+    report.add("Replay", "p50", times[REPLAYS / 2], "ms");
+    report.add("Replay", "max", times[REPLAYS - 1], "ms");
+    Ok(())
 }
 
 async fn idle_memory(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {

@@ -217,7 +217,7 @@ impl Host {
             self.ask(key, |reply| Input::Restart { reply }).await?;
             return Ok(instance);
         }
-        let instance = InstanceId::from_stored(&format!("{:032x}", RandomIds::default().next()));
+        let instance = InstanceId::from_stored(&format!("{:032x}", RandomIds.next()));
         let request = self
             .ask(key, |reply| Input::RestartRequest { instance, reply })
             .await?;

@@ -1,5 +1,6 @@
 //! The scheduler's only readers of time and randomness.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -104,22 +105,27 @@ pub(crate) fn machine_time() -> Timestamp {
 
 /// Unguessable 128-bit numbers from the operating system, drawn in blocks: one system call serves 256 of them.
 #[derive(Default)]
-pub struct RandomIds {
-    block: Vec<u8>,
-}
+pub struct RandomIds;
 
 const BLOCK_BYTES: usize = 4096;
 
+thread_local! {
+    /// Random bytes that this thread has not used yet.
+    static BLOCK: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl FreshIds for RandomIds {
     fn next(&mut self) -> u128 {
-        if self.block.len() < 16 {
-            self.block.resize(BLOCK_BYTES, 0);
-            getrandom::fill(&mut self.block).expect("the operating system provides random numbers");
-        }
-        let at = self.block.len() - 16;
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&self.block[at..]);
-        self.block.truncate(at);
-        u128::from_le_bytes(bytes)
+        BLOCK.with_borrow_mut(|block| {
+            if block.len() < 16 {
+                block.resize(BLOCK_BYTES, 0);
+                getrandom::fill(block).expect("the operating system provides random numbers");
+            }
+            let at = block.len() - 16;
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&block[at..]);
+            block.truncate(at);
+            u128::from_le_bytes(bytes)
+        })
     }
 }

@@ -37,7 +37,7 @@ impl Host {
             return Err(Error::invalid("the operation's name is empty"));
         }
         let _credit = self.credit_for_new_work().await?;
-        let mut ids = RandomIds::default();
+        let mut ids = RandomIds;
         let request_id = match signal.request_id.is_empty() {
             true => guid(&mut ids),
             false => signal.request_id,

@@ -8,6 +8,19 @@ use mainspring_sdk::{Client, Connection, Worker};
 use mainspring_server::{Config, Embedded};
 
 /// Why a scheduler cannot be opened, served or closed; its text is made for the operator.
+///
+/// ```no_run
+/// use mainspring::{Scheduler, SchedulerError};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), SchedulerError> {
+///     let mut scheduler = Scheduler::open("data").await?;
+///     tokio::select! {
+///         error = scheduler.failed() => Err(error),
+///         _ = tokio::signal::ctrl_c() => scheduler.close().await,
+///     }
+/// }
+/// ```
 #[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct SchedulerError(#[from] mainspring_server::Error);
@@ -56,6 +69,19 @@ impl fmt::Debug for Scheduler {
 }
 
 /// A scheduler that is about to be opened.
+///
+/// ```no_run
+/// use mainspring::Scheduler;
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let options = Scheduler::options("data").payload_bytes_max(4 << 20);
+/// let scheduler = options.serve_at("127.0.0.1:0".parse()?).open().await?;
+/// if let Some(address) = scheduler.grpc_addr() {
+///     println!("other programs can join at {address}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is opened until `open` is called"]
 pub struct SchedulerOptions {

@@ -6,6 +6,19 @@ use std::sync::Arc;
 use mainspring_proto::{ActivityRequest, TraceContext};
 
 /// Which task an activity runs for. Cheap to clone.
+///
+/// ```
+/// use mainspring_sdk::{ActivityContext, Result};
+///
+/// async fn charge(ctx: ActivityContext, cents: u64) -> Result<String> {
+///     println!("{} for {}: {cents} cents", ctx.name(), ctx.instance_id());
+///     // Delivered again, it comes with the same key, and the provider charges nobody twice.
+///     Ok(provider::charge(cents, ctx.idempotency_key()).await?)
+/// }
+/// # mod provider {
+/// #     pub async fn charge(cents: u64, key: String) -> std::io::Result<String> { Ok(format!("{cents} {key}")) }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ActivityContext {
     task: Arc<Task>,

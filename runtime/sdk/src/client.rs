@@ -50,7 +50,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the address is none.
+    /// As [`Connection::to`].
     pub fn connect(address: &str) -> Result<Self, Error> {
         Connection::to(address).map(Self::new)
     }
@@ -152,6 +152,14 @@ fn question_deadline() -> Option<Instant> {
 }
 
 /// Where an orchestration is in its life.
+///
+/// ```
+/// use mainspring_sdk::Status;
+///
+/// assert!(Status::Failed.is_terminal());
+/// assert!(!Status::Suspended.is_terminal());
+/// assert_eq!(Status::Running.to_string(), "RUNNING");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Status {

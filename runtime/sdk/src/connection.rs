@@ -8,6 +8,7 @@ use http::HeaderValue;
 use mainspring_proto::client::TaskHubSidecarServiceClient;
 use mainspring_proto::v1::client::WorkStreamClient;
 use mainspring_proto::{HistoryEvent, StreamInstanceHistoryRequest, lazy};
+use tokio::runtime::Handle;
 use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{ClientTlsConfig, Endpoint};
@@ -39,6 +40,20 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A scheduler, a task hub, and how payloads are written. Cheap to clone.
+///
+/// ```no_run
+/// use mainspring_sdk::{Client, Connection};
+///
+/// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let token = std::env::var("SCHEDULER_TOKEN")?;
+/// let connection = Connection::to("https://scheduler.example:443")?
+///     .task_hub("orders")?
+///     .bearer_token(&token)?;
+/// let client = Client::new(connection);
+/// let worker = client.worker();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Connection {
     transport: Transport,
@@ -61,7 +76,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the address is none.
+    /// When the address is none, or when it is called outside a tokio runtime, which is to drive the connection.
     ///
     /// ```no_run
     /// # fn open() -> Result<(), mainspring_sdk::Error> {
@@ -75,6 +90,7 @@ impl Connection {
             reason,
         };
         let parts = Address::read(address).map_err(failed)?;
+        Handle::try_current().map_err(|error| failed(error.to_string()))?;
         let mut endpoint = Endpoint::from_shared(parts.uri.clone())
             .map_err(|error| failed(error.to_string()))?
             .user_agent(USER_AGENT)
@@ -326,5 +342,11 @@ mod tests {
                 "{text}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_connection_needs_a_runtime_and_says_so() {
+        let error = Connection::to("localhost:8080").unwrap_err();
+        assert!(error.to_string().contains("runtime"), "{error}");
     }
 }

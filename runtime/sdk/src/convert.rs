@@ -12,6 +12,21 @@ use crate::error::{Failure, Result};
 /// What can be an input, an output, an event or a state: anything that serde writes and reads.
 ///
 /// It is implemented for every such type; nobody implements it by hand.
+///
+/// ```
+/// use mainspring_sdk::{OrchestrationContext, Result};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Line {
+///     item: String,
+///     cents: u64,
+/// }
+///
+/// async fn total(_: OrchestrationContext, lines: Vec<Line>) -> Result<u64> {
+///     Ok(lines.iter().map(|line| line.cents).sum())
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be stored as a payload",
     label = "needs `serde::Serialize`, `serde::Deserialize`, and to be `Send + 'static`",

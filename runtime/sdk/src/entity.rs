@@ -69,6 +69,13 @@ impl fmt::Display for EntityId {
 }
 
 /// A text that is no entity's id.
+///
+/// ```
+/// use mainspring_sdk::{EntityId, InvalidEntityId};
+///
+/// let error: InvalidEntityId = "visits".parse::<EntityId>().unwrap_err();
+/// assert_eq!(error.to_string(), "'visits' is no entity id: it has to be '@name@key'");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no entity id: it has to be '@name@key'")]
 pub struct InvalidEntityId(String);
@@ -142,6 +149,28 @@ pub trait Entity: Default + Payload {
 
 /// Something that can be asked of an entity of type `E`. What serde writes of it is the operation's input: `struct Add(i64)` is
 /// written as the number alone, so that other languages may ask, too.
+///
+/// ```
+/// # use mainspring_sdk::{Entity, EntityContext, Failure, Operation, Operations, Result};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Default, Serialize, Deserialize)] struct Account { cents: u64 }
+/// # impl Entity for Account { fn operations(operations: &mut Operations<Self>) { operations.add::<Withdraw>(); } }
+/// /// Operation `withdraw`: tells how many cents are left.
+/// #[derive(Serialize, Deserialize)]
+/// struct Withdraw(u64);
+///
+/// impl Operation<Account> for Withdraw {
+///     type Output = u64;
+///
+///     async fn apply(self, account: &mut Account, _: &EntityContext) -> Result<u64> {
+///         let left = account.cents.checked_sub(self.0);
+///         account.cents = left.ok_or_else(|| Failure::new("Overdrawn", "there is less"))?;
+///         Ok(account.cents)
+///     }
+/// }
+///
+/// assert_eq!(Withdraw::name(), "withdraw");
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no operation of entity `{E}`",
     label = "`{E}` cannot be asked for this",
@@ -180,6 +209,27 @@ type Applied<'a> = Pin<Box<dyn Future<Output = Result<Option<String>>> + Send + 
 type Apply<E> = for<'a> fn(Option<String>, &'a mut E, &'a EntityContext) -> Applied<'a>;
 
 /// The operations of an entity, by name.
+///
+/// ```
+/// # use mainspring_sdk::{Entity, EntityContext, Operation, Operations, Result};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Default, Serialize, Deserialize)] struct Account { cents: u64 }
+/// # #[derive(Serialize, Deserialize)] struct Deposit(u64);
+/// # impl Operation<Account> for Deposit {
+/// #     type Output = ();
+/// #     async fn apply(self, account: &mut Account, _: &EntityContext) -> Result<()> { account.cents += self.0; Ok(()) }
+/// # }
+/// # #[derive(Serialize, Deserialize)] struct GetBalance;
+/// # impl Operation<Account> for GetBalance {
+/// #     type Output = u64;
+/// #     async fn apply(self, account: &mut Account, _: &EntityContext) -> Result<u64> { Ok(account.cents) }
+/// # }
+/// impl Entity for Account {
+///     fn operations(operations: &mut Operations<Self>) {
+///         operations.add::<Deposit>().add::<GetBalance>();
+///     }
+/// }
+/// ```
 pub struct Operations<E> {
     by_name: BTreeMap<String, Apply<E>>,
 }
@@ -234,6 +284,28 @@ fn apply<'a, E: Entity, Op: Operation<E>>(
 }
 
 /// What an operation may do beside changing the state. What it sends goes out together with the new state, or not at all.
+///
+/// ```
+/// # use mainspring_sdk::{Entity, EntityContext, Operation, Operations, Result};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Default, Serialize, Deserialize)] struct Account { cents: u64 }
+/// # impl Entity for Account { fn operations(operations: &mut Operations<Self>) { operations.add::<Deposit>().add::<Close>(); } }
+/// # #[derive(Serialize, Deserialize)] struct Deposit(u64);
+/// # impl Operation<Account> for Deposit {
+/// #     type Output = ();
+/// #     async fn apply(self, account: &mut Account, _: &EntityContext) -> Result<()> { account.cents += self.0; Ok(()) }
+/// # }
+/// # #[derive(Serialize, Deserialize)] struct Close { heir: String }
+/// impl Operation<Account> for Close {
+///     type Output = ();
+///
+///     async fn apply(self, account: &mut Account, ctx: &EntityContext) -> Result<()> {
+///         ctx.signal::<Account, _>(self.heir, Deposit(account.cents))?;
+///         ctx.delete();
+///         Ok(())
+///     }
+/// }
+/// ```
 pub struct EntityContext {
     id: EntityId,
     payloads: Payloads,

@@ -6,6 +6,17 @@ use std::time::Duration;
 use mainspring_proto::TaskFailureDetails;
 
 /// The result of an orchestration, an activity or an operation. `?` turns any error into a [`Failure`].
+///
+/// ```
+/// use mainspring_sdk::Result;
+///
+/// fn read(cents: &str) -> Result<u64> {
+///     Ok(cents.parse()?)
+/// }
+///
+/// assert_eq!(read("1200"), Ok(1200));
+/// assert_eq!(read("x").unwrap_err().to_string(), "ParseIntError: invalid digit found in string");
+/// ```
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why an orchestration, an activity or an operation failed: plain data, stored in history and readable in every language.
@@ -163,6 +174,18 @@ fn last_part(path: &'static str) -> &'static str {
 }
 
 /// Why something that an orchestrator waited for did not succeed.
+///
+/// ```
+/// use mainspring_sdk::{ActivityContext, OrchestrationContext, Result};
+///
+/// async fn pay(ctx: OrchestrationContext, cents: u64) -> Result<String> {
+///     match ctx.call(charge, cents).await {
+///         Err(error) if error.is("CardDeclined") => Ok("sent a bill instead".to_owned()),
+///         charged => Ok(charged?),
+///     }
+/// }
+/// # async fn charge(_: ActivityContext, cents: u64) -> Result<String> { Ok(format!("charged {cents}")) }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -215,6 +238,22 @@ impl TaskError {
 }
 
 /// Why a call to the scheduler, or a worker, did not succeed.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// use mainspring_sdk::{Client, Error};
+///
+/// # async fn run(client: Client) -> Result<(), Error> {
+/// let order = client.instance::<String>("order-17");
+/// match order.result_within(Duration::from_secs(30)).await {
+///     Ok(receipt) => println!("{receipt}"),
+///     Err(Error::TimedOut { .. }) => println!("not yet"),
+///     Err(Error::Orchestration { failure, .. }) => println!("{failure}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -236,6 +275,9 @@ pub enum Error {
     /// No instance has this id.
     #[error("there is no instance '{0}'")]
     NotFound(String),
+    /// An instance has this id already, and is not to be replaced; see [`Reuse`](crate::Reuse).
+    #[error("there is an instance '{0}' already")]
+    AlreadyExists(String),
     /// It did not happen in time.
     #[error("instance '{instance}' did not get there within {waited:?}")]
     TimedOut {

@@ -10,6 +10,23 @@ use crate::error::{Failure, Result, type_name_of};
 use crate::orchestration::OrchestrationContext;
 
 /// A future in a box, as handlers give them.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use mainspring_sdk::{Activity, ActivityContext, BoxFuture, Result};
+///
+/// /// An activity that is no function, since it needs something of its own.
+/// struct Mail { from: String }
+///
+/// impl Activity<String, ()> for Mail {
+///     fn name(&self) -> Cow<'static, str> { "mail".into() }
+///
+///     fn run(&self, _: ActivityContext, to: String) -> BoxFuture<Result<()>> {
+///         let from = self.from.clone();
+///         Box::pin(async move { Ok(println!("from {from} to {to}")) })
+///     }
+/// }
+/// ```
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// An orchestrator: `async fn(OrchestrationContext, Input) -> Result<Output>`.
@@ -129,6 +146,18 @@ fn function_name<F>() -> Cow<'static, str> {
 }
 
 /// An orchestrator or activity under a name, and perhaps for a version, of its own.
+///
+/// ```
+/// use mainspring_sdk::{Activity, ActivityContext, Failure, named};
+///
+/// // A closure has no name by itself, but may hold what an activity needs.
+/// let from = "shop@example.org".to_owned();
+/// let mail = named("mail", move |_: ActivityContext, to: String| {
+///     let from = from.clone();
+///     async move { Ok::<_, Failure>(println!("from {from} to {to}")) }
+/// });
+/// assert_eq!(mail.name(), "mail");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Named<F> {
     name: Cow<'static, str>,

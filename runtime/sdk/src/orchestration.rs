@@ -478,6 +478,16 @@ impl OrchestrationContext {
 }
 
 /// How an orchestration begins again.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mainspring_sdk::{ContinueAsNew, OrchestrationContext, Result};
+/// async fn every_night(ctx: OrchestrationContext, night: u64) -> Result<()> {
+///     ctx.timer(Duration::from_secs(86_400)).await;
+///     // From now on with the code of version 2, and without events that nobody took.
+///     ctx.continue_with(ContinueAsNew::new().version("2").drop_events(), night + 1)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ContinueAsNew {
     version: Option<String>,
@@ -515,6 +525,24 @@ impl ContinueAsNew {
 }
 
 /// An entity as an orchestrator sees it: only operations that its type has can be asked for.
+///
+/// With the counter that the example of [`Entity`](crate::Entity) has:
+///
+/// ```
+/// # use mainspring_sdk::{Entity, EntityContext, Operation, Operations, OrchestrationContext, Result};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Default, Serialize, Deserialize)] struct Counter { value: i64 }
+/// # impl Entity for Counter { fn operations(operations: &mut Operations<Self>) { operations.add::<Add>(); } }
+/// # #[derive(Serialize, Deserialize)] struct Add(i64);
+/// # impl Operation<Counter> for Add {
+/// #     type Output = i64;
+/// #     async fn apply(self, counter: &mut Counter, _: &EntityContext) -> Result<i64> { counter.value += self.0; Ok(counter.value) }
+/// # }
+/// async fn visit(ctx: OrchestrationContext, page: String) -> Result<i64> {
+///     ctx.entity::<Counter>("all").signal(Add(1))?;
+///     Ok(ctx.entity::<Counter>(page).call(Add(1)).await?)
+/// }
+/// ```
 pub struct EntityHandle<E> {
     ctx: OrchestrationContext,
     id: EntityId,

@@ -29,6 +29,21 @@ use crate::registry::Registry;
 const POLLS_MAX: u32 = 10_000;
 
 /// The code did something else than its history says.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # mod example {
+/// # use mainspring_sdk::{History, OrchestrationContext, Result, testing};
+/// # async fn order(_: OrchestrationContext, _: ()) -> Result<()> { Ok(()) }
+/// fn compare(history: &History) {
+///     if let Err(mismatch) = testing::replay(order, history) {
+///         println!("at event {}", mismatch.event);
+///         println!("the history has {}", mismatch.expected);
+///         println!("the code does {}", mismatch.found);
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     /// Position of the event in the history of this generation, from 1; one more than there are: the code's end.

@@ -42,6 +42,17 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What happens to an instance whose code does something else than its history says.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, OrchestrationContext, Result};
+/// use mainspring_sdk::OnMismatch;
+///
+/// # async fn order(_: OrchestrationContext, _: ()) -> Result<()> { Ok(()) }
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let worker = client.worker().orchestration(order).on_mismatch(OnMismatch::Fail).start()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnMismatch {
     /// The episode is given back: status and history stay as they are, and the scheduler delivers it again with growing
@@ -53,6 +64,17 @@ pub enum OnMismatch {
 }
 
 /// What a worker has done since it was started.
+///
+/// ```no_run
+/// # use mainspring_sdk::RunningWorker;
+/// # fn run(worker: &RunningWorker) {
+/// let stats = worker.stats();
+/// println!("{} episodes, {} of them replayed from the start", stats.episodes, stats.replays);
+/// if stats.mismatches > 0 {
+///     println!("{} found code that does not fit", stats.mismatches);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -271,6 +293,18 @@ impl Worker {
 }
 
 /// A worker at work. Dropped, it stops at once; what it was working on is delivered again, to it or to another.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, OrchestrationContext, Result};
+/// # async fn order(_: OrchestrationContext, _: ()) -> Result<()> { Ok(()) }
+/// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let worker = client.worker().orchestration(order).start()?;
+/// tokio::signal::ctrl_c().await?;
+/// // What it has begun is finished and answered first.
+/// worker.stop().await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the worker stops when this is dropped"]
 pub struct RunningWorker {
     stop: watch::Sender<bool>,

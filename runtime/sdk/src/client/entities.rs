@@ -18,6 +18,28 @@ use crate::error::Error;
 use crate::time::{system_time, timestamp};
 
 /// An entity of a known type: only operations that it has can be asked for.
+///
+/// With the counter that the example of [`Entity`] has:
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, Entity, EntityContext, Operation, Operations, Result};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Default, Serialize, Deserialize)] struct Counter { value: i64 }
+/// # impl Entity for Counter { fn operations(operations: &mut Operations<Self>) { operations.add::<Add>(); } }
+/// # #[derive(Serialize, Deserialize)] struct Add(i64);
+/// # impl Operation<Counter> for Add {
+/// #     type Output = i64;
+/// #     async fn apply(self, counter: &mut Counter, _: &EntityContext) -> Result<i64> { counter.value += self.0; Ok(counter.value) }
+/// # }
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let visits = client.entity::<Counter>("visits");
+/// visits.signal(Add(1)).await?;
+/// if let Some(counter) = visits.state().await? {
+///     println!("{} stands at {}", visits.id(), counter.value);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct EntityClient<E> {
     client: Client,
@@ -85,6 +107,21 @@ impl<E: Entity> EntityClient<E> {
 }
 
 /// How an entity was when it was asked about.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, Result};
+/// use mainspring_sdk::EntityId;
+///
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let visits = EntityId::new("counter", "visits");
+/// if let Some(entity) = client.entity_state(&visits).await? {
+///     // A program in another language may keep no more than a number.
+///     let value: i64 = entity.state()?;
+///     println!("{} stands at {value}, with {} operations to come", entity.id, entity.backlog);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EntityState {
@@ -133,6 +170,23 @@ impl EntityState {
 }
 
 /// Which entities are looked for; the default asks for all that have a state.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, Result};
+/// use mainspring_sdk::EntityQuery;
+///
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let query = EntityQuery {
+///     name: Some("counter".to_owned()),
+///     key_prefix: Some("page-".to_owned()),
+///     ..EntityQuery::default()
+/// };
+/// for entity in client.entities(query).await?.entities {
+///     println!("{}", entity.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct EntityQuery {
     /// Of this name.
@@ -154,6 +208,23 @@ pub struct EntityQuery {
 }
 
 /// One page of entities.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, EntityQuery, Result};
+/// # async fn run(client: Client, mut query: EntityQuery) -> Result<(), mainspring_sdk::Error> {
+/// loop {
+///     let page = client.entities(query.clone()).await?;
+///     for entity in page.entities {
+///         println!("{}", entity.id);
+///     }
+///     if page.continue_from.is_none() {
+///         break;
+///     }
+///     query.continue_from = page.continue_from;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct EntityPage {
     /// In order of their ids.

@@ -7,6 +7,19 @@ use mainspring_proto::{HistoryChunk, HistoryEvent};
 use prost::Message as _;
 
 /// The history of one generation of an orchestration.
+///
+/// ```no_run
+/// # use mainspring_sdk::Client;
+/// use mainspring_sdk::History;
+///
+/// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let history = client.instance::<String>("order-17").history().await?;
+/// println!("{} events", history.len());
+/// history.save("tests/order.history")?;
+/// assert_eq!(History::load("tests/order.history")?, history);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct History {
     events: Vec<HistoryEvent>,

@@ -19,6 +19,21 @@ use crate::error::{Error, Failure};
 use crate::time::system_time;
 
 /// An orchestration under an id, whose output is read as `O`. Cheap to clone.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use mainspring_sdk::{Client, OrchestrationContext, Result};
+/// # async fn expense(ctx: OrchestrationContext, _: u64) -> Result<bool> { Ok(ctx.event("Approval").await?) }
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let expense = client.start(expense, 12_000).id("expense-17").await?;
+/// expense.raise_event("Approval", true).await?;
+///
+/// // Another program has it by its id.
+/// let expense = client.instance::<bool>("expense-17");
+/// println!("{}", expense.result_within(Duration::from_secs(30)).await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Instance<O> {
     client: Client,
@@ -353,6 +368,22 @@ impl<O: Payload> Instance<O> {
 }
 
 /// How an instance was when it was asked about.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, Result};
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// if let Some(order) = client.instance::<String>("order-17").state().await? {
+///     println!("{} of {} cents is {}", order.name, order.input::<u64>()?, order.status);
+///     if let Some(progress) = order.custom_status::<String>()? {
+///         println!("it says: {progress}");
+///     }
+///     if let Some(failure) = &order.failure {
+///         println!("it failed: {failure}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct InstanceState {

@@ -12,6 +12,23 @@ use crate::error::Error;
 use crate::time::timestamp;
 
 /// Which instances are looked for; the default asks for all.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, Result};
+/// use mainspring_sdk::{InstanceQuery, Status};
+///
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let query = InstanceQuery {
+///     statuses: vec![Status::Failed],
+///     id_prefix: Some("order-".to_owned()),
+///     ..InstanceQuery::default()
+/// };
+/// for order in client.instances(query).await?.instances {
+///     println!("{}: {:?}", order.id, order.failure);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct InstanceQuery {
     /// In one of these statuses; empty: in any.
@@ -31,6 +48,23 @@ pub struct InstanceQuery {
 }
 
 /// One page of instances.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, InstanceQuery, Result};
+/// # async fn run(client: Client, mut query: InstanceQuery) -> Result<(), mainspring_sdk::Error> {
+/// loop {
+///     let page = client.instances(query.clone()).await?;
+///     for instance in page.instances {
+///         println!("{} is {}", instance.id, instance.status);
+///     }
+///     if page.continue_from.is_none() {
+///         break;
+///     }
+///     query.continue_from = page.continue_from;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct InstancePage {
     /// In order of their creation.
@@ -40,6 +74,23 @@ pub struct InstancePage {
 }
 
 /// Which ended instances are deleted; the default means all of them.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, Result};
+/// use std::time::{Duration, SystemTime};
+/// use mainspring_sdk::{Purge, Status};
+///
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let month = Duration::from_secs(30 * 86_400);
+/// let purge = Purge {
+///     statuses: vec![Status::Completed],
+///     created_to: Some(SystemTime::now() - month),
+///     ..Purge::default()
+/// };
+/// client.purge(purge).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Purge {
     /// In one of these statuses; empty: in any that is terminal.
@@ -53,6 +104,22 @@ pub struct Purge {
 }
 
 /// What was deleted.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use mainspring_sdk::{Client, Purge, Result};
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// let purge = Purge { within: Some(Duration::from_secs(10)), ..Purge::default() };
+/// loop {
+///     let purged = client.purge(purge.clone()).await?;
+///     println!("{} deleted", purged.count);
+///     if purged.is_complete {
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purged {
     /// How many instances.

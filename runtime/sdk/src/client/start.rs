@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use mainspring_proto::{CreateInstanceRequest, OrchestrationIdReusePolicy, TraceContext};
 use serde::Serialize;
+use tonic::Code;
 
 use super::{Client, Instance, Status};
 use crate::convert::Payload;
@@ -14,6 +15,22 @@ use crate::handler::BoxFuture;
 use crate::time::timestamp;
 
 /// What happens if the instance id is taken.
+///
+/// ```no_run
+/// # use mainspring_sdk::{Client, OrchestrationContext, Result};
+/// use mainspring_sdk::{Error, Reuse, Status};
+///
+/// # async fn bill(_: OrchestrationContext, cents: u64) -> Result<u64> { Ok(cents) }
+/// # async fn run(client: Client) -> Result<(), mainspring_sdk::Error> {
+/// // Once more if it failed; not if it is paid, or under way.
+/// let reuse = Reuse::IfIn(vec![Status::Failed]);
+/// match client.start(bill, 1200).id("bill-17").reuse(reuse).await {
+///     Err(Error::AlreadyExists(id)) => println!("{id} needs no other try"),
+///     started => println!("{}", started?.result().await?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reuse {
     /// Whatever ended makes way; what is active makes the start fail.
@@ -129,11 +146,15 @@ impl<O: Payload> IntoFuture for Start<O> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let request = self.request.map_err(Error::Payload)?;
-            let connection = &self.client.connection;
-            let response = connection
+            let (connection, id) = (&self.client.connection, request.instance_id.clone());
+            let started = connection
                 .service()
                 .start_instance(connection.request(request))
-                .await?;
+                .await;
+            let response = started.map_err(|status| match status.code() {
+                Code::AlreadyExists => Error::AlreadyExists(id),
+                _ => Error::from(status),
+            })?;
             let id = response.into_inner().instance_id;
             Ok(Instance::new(self.client, id))
         })

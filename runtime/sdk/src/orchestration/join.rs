@@ -7,6 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// What came first of two.
+///
+/// ```
+/// # use mainspring_sdk::{OrchestrationContext, Result};
+/// use mainspring_sdk::Either;
+///
+/// async fn decision(ctx: OrchestrationContext, _: ()) -> Result<String> {
+///     let (yes, no) = (ctx.event::<String>("Approved"), ctx.event::<String>("Rejected"));
+///     match ctx.select(yes, no).await {
+///         Either::Left(by) => Ok(format!("approved by {}", by?)),
+///         Either::Right(by) => Ok(format!("rejected by {}", by?)),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Either<A, B> {
     /// The first one.

@@ -23,6 +23,30 @@ pub(crate) struct Section {
 }
 
 /// Entities that are locked until this is dropped, or until the orchestration ends.
+///
+/// ```
+/// # use mainspring_sdk::{ActivityContext, Entity, EntityContext, Operation, Operations, OrchestrationContext, Result};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Default, Serialize, Deserialize)] struct Account(i64);
+/// # impl Entity for Account { fn operations(operations: &mut Operations<Self>) { operations.add::<Change>(); } }
+/// # #[derive(Serialize, Deserialize)] struct Change(i64);
+/// # impl Operation<Account> for Change {
+/// #     type Output = i64;
+/// #     async fn apply(self, account: &mut Account, _: &EntityContext) -> Result<i64> { account.0 += self.0; Ok(account.0) }
+/// # }
+/// # async fn ship(_: ActivityContext, _: ()) -> Result<()> { Ok(()) }
+/// async fn buy(ctx: OrchestrationContext, cents: i64) -> Result<()> {
+///     let account = ctx.entity::<Account>("ada");
+///     let lock = ctx.lock([account.id()]).await?;
+///     if account.call(Change(0)).await? < cents {
+///         return Ok(());
+///     }
+///     account.call(Change(-cents)).await?;
+///     // Others have the account again while this is shipped.
+///     lock.release();
+///     Ok(ctx.call(ship, ()).await?)
+/// }
+/// ```
 #[must_use = "the entities are unlocked when this is dropped"]
 pub struct Lock {
     shared: Arc<Shared>,

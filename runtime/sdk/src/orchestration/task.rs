@@ -283,6 +283,19 @@ impl<O> fmt::Debug for Task<O> {
 
 /// Ready at a time that was fixed when it was made. Durable: it may be months ahead, and fires once it is due, whatever was
 /// restarted meanwhile.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mainspring_sdk::{ActivityContext, OrchestrationContext, Result};
+/// async fn look_hourly(ctx: OrchestrationContext, round: u64) -> Result<()> {
+///     let hour = ctx.timer(Duration::from_secs(3600));
+///     ctx.call(look, round).await?;
+///     // One hour after the start of the round, however long it took to look.
+///     hour.await;
+///     ctx.continue_as_new(round + 1)
+/// }
+/// # async fn look(_: ActivityContext, _: u64) -> Result<()> { Ok(()) }
+/// ```
 #[must_use = "a timer does nothing until it is awaited"]
 pub struct Timer {
     shared: Arc<Shared>,
@@ -323,6 +336,17 @@ impl fmt::Debug for Timer {
 }
 
 /// The next external event of a name, in any case of letters. Events that came earlier are kept and taken in order.
+///
+/// ```
+/// # use mainspring_sdk::{OrchestrationContext, Result};
+/// async fn collect(ctx: OrchestrationContext, parts: usize) -> Result<Vec<String>> {
+///     let mut collected = Vec::new();
+///     while collected.len() < parts {
+///         collected.push(ctx.event::<String>("Part").await?);
+///     }
+///     Ok(collected)
+/// }
+/// ```
 #[must_use = "an event is waited for only when it is awaited"]
 pub struct Event<T> {
     shared: Arc<Shared>,

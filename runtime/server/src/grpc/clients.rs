@@ -28,7 +28,7 @@ impl TaskHub {
         limit.check_tags(&request.tags)?;
         limit.check_trace(request.parent_trace_context.as_ref())?;
         let (instance, policy) =
-            wire::new_instance(request, is_go_client, host.now(), &mut RandomIds::default())
+            wire::new_instance(request, is_go_client, host.now(), &mut RandomIds)
                 .map_err(|error| status(error.into()))?;
         let id = host
             .start_instance(hub, instance, policy)

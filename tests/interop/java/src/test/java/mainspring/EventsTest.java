@@ -134,7 +134,7 @@ class EventsTest extends Suite {
             }
         });
         String id = client.scheduleNewOrchestrationInstance("forgets",
-                new NewOrchestrationInstanceOptions().setInput(true).setStartTime(Instant.now().plusMillis(300)));
+                new NewOrchestrationInstanceOptions().setInput(true).setStartTime(Instant.now().plusSeconds(2)));
         IntStream.range(0, 3).forEach(number -> client.raiseEvent(id, "e", number));
         assertTrue(output(id, Boolean.class));
     }
