@@ -178,6 +178,11 @@ impl Worker {
         }
     }
 
+    /// The connection that it works over.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Registers an orchestration.
     pub fn orchestration<F, I, O>(mut self, orchestration: F) -> Self
     where

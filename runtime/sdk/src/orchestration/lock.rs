@@ -55,6 +55,12 @@ pub struct Lock {
 impl Lock {
     /// Unlocks; the same as dropping it.
     pub fn release(self) {}
+
+    /// Leaves them locked until the orchestration ends, which is no critical section to the code any more: an orchestrator that fails and may be
+    /// rewound does nothing after its failure, not even unlock.
+    pub fn until_the_end(self) {
+        drop(self.shared.state().section.take());
+    }
 }
 
 impl fmt::Debug for Lock {
