@@ -1,10 +1,11 @@
 //! What clients do with instances.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mainspring_sdk::{
-    Client, Connection, Converter, Error, InstanceQuery, OrchestrationContext, Purge, Result,
-    Reuse, Status,
+    ActivityContext, Client, Connection, Converter, Error, Failure, InstanceQuery,
+    OrchestrationContext, Purge, Result, Reuse, Status, named, testing,
 };
 use serde_json::Value;
 
@@ -143,4 +144,56 @@ async fn a_worker_that_cannot_work_is_refused_with_the_reason() {
     assert!(twice.start().unwrap_err().to_string().contains("'waits'"));
     let none = client.worker().orchestration(waits).activities_max(0);
     assert!(none.start().unwrap_err().to_string().contains("activities"));
+}
+
+/// What a provider would do next.
+static PROVIDER_IS_UP: AtomicBool = AtomicBool::new(false);
+
+async fn quote(_: ActivityContext, cents: u64) -> Result<u64> {
+    Ok(cents + 1)
+}
+
+async fn charge(_: ActivityContext, cents: u64) -> Result<u64> {
+    match PROVIDER_IS_UP.load(Ordering::SeqCst) {
+        true => Ok(cents),
+        false => Err(Failure::new("Down", "the provider is down")),
+    }
+}
+
+async fn bill(ctx: OrchestrationContext, cents: u64) -> Result<u64> {
+    let cents = ctx.call(quote, cents).await?;
+    let both = [ctx.call(charge, cents), ctx.call(quote, cents)];
+    let paid: u64 = ctx.try_join_all(both).await?.into_iter().sum();
+    Ok(ctx.call(charge, paid).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_instance_goes_on_when_it_is_rewound_and_changed_code_is_still_told() {
+    // S-9.13: the activity that failed is asked for again, and only that.
+    let (_scheduler, client) = served();
+    let able = || client.worker().activity(quote).activity(charge);
+    let worker = able().orchestration(bill).start().unwrap();
+    let bill_7 = client.start(bill, 1).id("bill-7").await.unwrap();
+    let bill_8 = client.start(bill, 1).id("bill-8").await.unwrap();
+    for bill in [&bill_7, &bill_8] {
+        let failed = bill.result_within(PATIENCE).await.unwrap_err();
+        assert!(failed.to_string().contains("is down"), "{failed}");
+    }
+    PROVIDER_IS_UP.store(true, Ordering::SeqCst);
+    bill_7.rewind("the provider is up").await.unwrap();
+    assert_eq!(bill_7.result_within(PATIENCE).await.unwrap(), 5);
+    assert_eq!(worker.stats().mismatches, 0);
+    testing::replay(bill, &bill_7.history().await.unwrap()).unwrap();
+    worker.stop().await;
+
+    async fn other(ctx: OrchestrationContext, cents: u64) -> Result<u64> {
+        Ok(ctx.call(charge, cents).await?)
+    }
+    let worker = able().orchestration(named("bill", other)).start().unwrap();
+    bill_8.rewind("the provider is up").await.unwrap();
+    while worker.stats().mismatches == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let state = bill_8.state().await.unwrap().unwrap();
+    assert_eq!(state.status, Status::Running);
 }

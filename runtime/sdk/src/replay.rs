@@ -104,6 +104,8 @@ pub(crate) struct Instance {
     /// Where the last episode that it has seen begins in the history, from 0, and when it began.
     last_episode: Option<(usize, Option<Timestamp>)>,
     result: Option<Outcome>,
+    /// Activities that failed were taken out of its history, to be asked for again (S-9.13).
+    is_rewound: bool,
 }
 
 struct Life {
@@ -141,6 +143,13 @@ impl Wake for Nudge {
     }
 }
 
+/// Whether a history as clients see it is that of a rewound generation.
+pub(crate) fn tells_of_rewind(history: &[HistoryEvent]) -> bool {
+    let is_marker =
+        |event: &HistoryEvent| matches!(event.event_type, Some(EventType::ExecutionRewound(_)));
+    history.iter().any(is_marker)
+}
+
 impl Instance {
     pub(crate) fn new(registry: Arc<Registry>, payloads: Payloads) -> Self {
         let nudge = Arc::new(Nudge::default());
@@ -153,6 +162,15 @@ impl Instance {
             seen: 0,
             last_episode: None,
             result: None,
+            is_rewound: false,
+        }
+    }
+
+    /// The same for a history of a rewound generation.
+    pub(crate) fn rewound(self) -> Self {
+        Self {
+            is_rewound: true,
+            ..self
         }
     }
 
@@ -311,7 +329,11 @@ impl Instance {
         };
         let mut state = life.shared.state();
         state.now = event.timestamp.unwrap_or(state.now);
-        let Some(action) = state.actions.values().next() else {
+        let is_taken_out = |action: &OrchestratorAction| {
+            let kind = action.orchestrator_action_type.as_ref();
+            self.is_rewound && matches!(kind, Some(ActionType::ScheduleTask(_)))
+        };
+        let Some(action) = state.actions.values().find(|action| !is_taken_out(action)) else {
             return Ok(());
         };
         let found = describe_action(action);

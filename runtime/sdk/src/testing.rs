@@ -10,7 +10,7 @@ use crate::convert::{Payload, Payloads};
 use crate::handler::{Orchestration, named};
 use crate::orchestration::Key;
 use crate::registry::Registry;
-use crate::replay::{Input, Instance, Mismatch, Trouble, answered};
+use crate::replay::{Input, Instance, Mismatch, Trouble, answered, tells_of_rewind};
 
 /// Runs code against the history of an instance that it, or a former version of it, has made. Nothing is called: activities,
 /// timers and events are answered as the history tells.
@@ -51,6 +51,9 @@ where
     // Under the name that it was started by, whatever the function is called now.
     registry.add_orchestration(named(started.name.clone(), orchestration));
     let mut instance = Instance::new(Arc::new(registry), Payloads::default());
+    if tells_of_rewind(events) {
+        instance = instance.rewound();
+    }
     match instance.replay(events) {
         Ok(()) => {}
         Err(Trouble::Mismatch(mismatch)) => return Err(mismatch),

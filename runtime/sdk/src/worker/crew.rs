@@ -27,7 +27,7 @@ use crate::entity::EntityId;
 use crate::error::{Error, Failure};
 use crate::orchestration::Outcome;
 use crate::registry::Registry;
-use crate::replay::{Instance, Trouble, panic_text};
+use crate::replay::{self, Instance, Trouble, panic_text, tells_of_rewind};
 
 /// More orchestrator threads than this gain nothing: replay is a small part of a worker's work.
 const THREADS_MAX: usize = 4;
@@ -247,18 +247,20 @@ impl Bench {
             new,
         } = episode;
         let kept = self.kept.take(&id, &execution);
-        let mut instance = match self.resume(kept, &id, &execution, past) {
-            Ok(instance) => instance,
+        let mut attempt = self.attempt(kept, (&id, &execution), &past, &new, false);
+        if matches!(attempt, Err(Setback::Trouble(Trouble::Mismatch(_))))
+            && self.was_rewound(&id, &execution)
+        {
+            attempt = self.attempt(None, (&id, &execution), &past, &new, true);
+        }
+        let (instance, answer) = match attempt {
+            Ok(attempt) => attempt,
             Err(Setback::Unreadable(reason)) => {
                 tracing::warn!(instance = id, reason, "the history cannot be read");
                 return Answered::abandon(token, Kind::Orchestration);
             }
             Err(Setback::Forgotten) => return Answered::ask_for_history(token, id),
             Err(Setback::Trouble(trouble)) => return self.trouble(token, id, trouble),
-        };
-        let answer = match instance.episode(&new) {
-            Ok(answer) => answer,
-            Err(trouble) => return self.trouble(token, id, trouble),
         };
         Counters::add(&self.shared.counters.episodes);
         let is_over = answer.is_over;
@@ -278,26 +280,50 @@ impl Bench {
         }
     }
 
+    /// Brings the instance to where its past ends, and runs the episode. `of`: its id and execution id.
+    fn attempt(
+        &self,
+        kept: Option<Instance>,
+        of: (&str, &str),
+        past: &Past,
+        new: &[HistoryEvent],
+        is_rewound: bool,
+    ) -> Result<(Instance, replay::Answer), Setback> {
+        let mut instance = self.resume(kept, of, past, is_rewound)?;
+        let answer = instance.episode(new).map_err(Setback::Trouble)?;
+        Ok((instance, answer))
+    }
+
+    /// Whether the generation began with a rewind: what is sent to workers does not tell (S-9.14), the history that clients see does.
+    fn was_rewound(&self, id: &str, execution: &str) -> bool {
+        let fetched = self.fetch((id, execution), false);
+        fetched.is_ok_and(|history| tells_of_rewind(&history))
+    }
+
     /// The instance as it was after its last episode: the one that was kept, if it is that far, or a new one after a replay.
     fn resume(
         &self,
         kept: Option<Instance>,
-        id: &str,
-        execution: &str,
-        past: Past,
+        of: (&str, &str),
+        past: &Past,
+        is_rewound: bool,
     ) -> Result<Instance, Setback> {
+        let fetched;
         let history = match past {
             Past::Known(events) => {
-                let known = kept.and_then(|mut kept| kept.accepted(events).then_some(kept));
+                let known = kept.and_then(|mut kept| kept.accepted(*events).then_some(kept));
                 return known.ok_or(Setback::Forgotten);
             }
             Past::Events(history) => history,
-            Past::Elsewhere => History::Decoded(self.fetch(id, execution)?),
+            Past::Elsewhere => {
+                fetched = History::Decoded(self.fetch(of, true)?);
+                &fetched
+            }
         };
         if let Some(mut instance) = kept
-            && is_part_of(&instance, &history)?
+            && is_part_of(&instance, history)?
             // The confirmations of its own last actions.
-            && replay(&mut instance, &history).is_ok()
+            && run_through(&mut instance, history).is_ok()
         {
             return Ok(instance);
         }
@@ -305,19 +331,26 @@ impl Bench {
             Arc::clone(&self.shared.registry),
             self.shared.payloads.clone(),
         );
+        if is_rewound {
+            instance = instance.rewound();
+        }
         if history.len() > 0 {
             Counters::add(&self.shared.counters.replays);
         }
-        replay(&mut instance, &history)?;
+        run_through(&mut instance, history)?;
         Ok(instance)
     }
 
-    /// Asks for a history that did not fit into the work item (S-3.26).
-    fn fetch(&self, id: &str, execution: &str) -> Result<Vec<HistoryEvent>, Setback> {
+    /// Asks for a history: as workers are sent it, when it did not fit into the work item (S-3.26), or as clients see it.
+    fn fetch(
+        &self,
+        (id, execution): (&str, &str),
+        for_work_item_processing: bool,
+    ) -> Result<Vec<HistoryEvent>, Setback> {
         let request = StreamInstanceHistoryRequest {
             instance_id: id.to_owned(),
             execution_id: Some(execution.to_owned()),
-            for_work_item_processing: true,
+            for_work_item_processing,
         };
         let fetched = self.shared.connection.history(request);
         self.shared
@@ -370,7 +403,7 @@ fn is_part_of(instance: &Instance, history: &History) -> Result<bool, Setback> {
 }
 
 /// Runs through what the instance has not seen yet.
-fn replay(instance: &mut Instance, history: &History) -> Result<(), Setback> {
+fn run_through(instance: &mut Instance, history: &History) -> Result<(), Setback> {
     for position in instance.seen()..history.len() {
         instance
             .replay([&*history.at(position)?])
