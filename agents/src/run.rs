@@ -404,13 +404,10 @@ impl Run {
     async fn allow(&mut self, next: Next) -> Result<(), Stop> {
         for is_of_session in [false, true] {
             loop {
-                let (budget, spent) = match is_of_session {
-                    false => (&self.settings.budget, self.spent),
+                let spent = match is_of_session {
+                    false => self.spent,
                     true if !self.is_in_session => break,
-                    true => {
-                        let spent = self.session_spent.plus(self.spent);
-                        (&self.settings.session_budget, spent)
-                    }
+                    true => self.session_spent.plus(self.spent),
                 };
                 let allowances = |limit| {
                     let allowed = self.allowed.iter();
@@ -418,6 +415,7 @@ impl Run {
                         .filter(|allowed| **allowed == (limit, is_of_session))
                         .count()
                 };
+                let budget = self.budget(is_of_session);
                 let Some(limit) = budget.forbids(next, &spent, allowances) else {
                     break;
                 };
@@ -429,13 +427,9 @@ impl Run {
 
     /// Goes on only if a person allows it.
     async fn at_limit(&mut self, limit: Limit, is_of_session: bool) -> Result<(), Stop> {
-        let budget = match is_of_session {
-            true => &self.settings.session_budget,
-            false => &self.settings.budget,
-        };
-        match budget.at_limit {
+        match self.budget(is_of_session).at_limit {
             AtLimit::Finish => return Err(Stop::AtLimit(limit)),
-            AtLimit::Fail => return Err(self.spent_out(budget, limit, is_of_session, "")),
+            AtLimit::Fail => return Err(self.spent_out(limit, is_of_session, "")),
             AtLimit::AskPerson => {}
         }
         self.questions += 1;
@@ -448,11 +442,7 @@ impl Run {
         match self.desk.ask(id, about, Terms::default()).await? {
             Decision::Reject { reason } => {
                 let reason = format!(", and a person does not allow more: {reason}");
-                let budget = match is_of_session {
-                    true => &self.settings.session_budget,
-                    false => &self.settings.budget,
-                };
-                Err(self.spent_out(budget, limit, is_of_session, &reason))
+                Err(self.spent_out(limit, is_of_session, &reason))
             }
             Decision::Approve | Decision::Edit { .. } | Decision::Result { .. } => {
                 self.allowed.push((limit, is_of_session));
@@ -461,8 +451,16 @@ impl Run {
         }
     }
 
-    fn spent_out(&self, budget: &Budget, limit: Limit, is_of_session: bool, more: &str) -> Stop {
+    fn budget(&self, is_of_session: bool) -> &Budget {
+        match is_of_session {
+            true => &self.settings.session_budget,
+            false => &self.settings.budget,
+        }
+    }
+
+    fn spent_out(&self, limit: Limit, is_of_session: bool, more: &str) -> Stop {
         let whose = if is_of_session { "session" } else { "run" };
+        let budget = self.budget(is_of_session);
         let reason = format!(
             "the {whose}'s limit of {limit} is reached{more} (spent {:?}, of {budget:?})",
             self.spent

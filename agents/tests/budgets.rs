@@ -43,6 +43,19 @@ fn at(at_limit: AtLimit) -> Budget {
     }
 }
 
+/// Has an hour, and a tool that needs approval.
+fn agent_for_an_hour(calls: &Calls, model: ScriptedModel, at_limit: AtLimit) -> Agent {
+    let budget = Budget {
+        elapsed: Some(Duration::from_secs(3600)),
+        ..at(at_limit)
+    };
+    Agent::builder("finder", model)
+        .tool(calls.tool("search").needs_approval(Approval::required()))
+        .budget(budget)
+        .build()
+        .unwrap()
+}
+
 #[tokio::test]
 async fn each_limit_ends_a_run_with_what_there_is_if_that_is_wanted() {
     let finish = || at(AtLimit::Finish);
@@ -155,16 +168,7 @@ async fn a_person_allows_as_much_again_as_often_as_asked() {
 #[tokio::test]
 async fn elapsed_time_ends_a_run_that_waits() {
     let calls = Calls::default();
-    let model = insatiable();
-    let budget = Budget {
-        elapsed: Some(Duration::from_secs(3600)),
-        ..at(AtLimit::Finish)
-    };
-    let agent = Agent::builder("finder", model)
-        .tool(calls.tool("search").needs_approval(Approval::required()))
-        .budget(budget)
-        .build()
-        .unwrap();
+    let agent = agent_for_an_hour(&calls, insatiable(), AtLimit::Finish);
     let stage = Stage::with(&[&agent]).await;
     let began = stage.scheduler.now();
     let answer = stage.ask(&agent, "go").await;
@@ -180,15 +184,7 @@ async fn what_was_on_its_way_when_the_time_was_over_goes_on_if_a_person_allows_i
         ModelReply::calls([("search", query("a"))]),
         ModelReply::text("done"),
     ]);
-    let budget = Budget {
-        elapsed: Some(Duration::from_secs(3600)),
-        ..at(AtLimit::AskPerson)
-    };
-    let agent = Agent::builder("finder", model)
-        .tool(calls.tool("search").needs_approval(Approval::required()))
-        .budget(budget)
-        .build()
-        .unwrap();
+    let agent = agent_for_an_hour(&calls, model, AtLimit::AskPerson);
     let stage = Stage::with(&[&agent]).await;
     let run = stage.start(&agent, "go").await;
     stage.advance(3600).await;

@@ -121,6 +121,15 @@ async fn open(peer: &Peer, keeps_instances: bool) -> Lane {
     .unwrap()
 }
 
+/// A stream that keeps instance `a`, which waits for its activity `work`.
+async fn working(peer: &Peer) -> Lane {
+    let mut lane = open(peer, true).await;
+    peer.start("n", "a").await;
+    let episode = lane.episode().await;
+    lane.answer(&episode, vec![schedule(1, "work", "1")]).await;
+    lane
+}
+
 impl Lane {
     async fn message(&mut self) -> Result<Option<ToWorker>, Status> {
         patiently("a message of the work stream", self.messages.message()).await
@@ -339,10 +348,7 @@ async fn a_worker_that_lost_an_instance_or_its_stream_is_sent_all_of_it() {
     // S-3.32.
     let scheduler = Scheduler::start(&[]);
     let peer = Peer::connect(&scheduler).await;
-    let mut lane = open(&peer, true).await;
-    peer.start("n", "a").await;
-    let episode = lane.episode().await;
-    lane.answer(&episode, vec![schedule(1, "work", "1")]).await;
+    let mut lane = working(&peer).await;
     lane.run_activity().await;
     let short = lane.episode().await;
     assert_eq!((short.kept, short.past().len()), (3, 0));
@@ -553,10 +559,7 @@ async fn an_outcome_goes_out_before_it_is_durable_and_is_lost_with_the_server_on
     // S-0.6, S-13.21: the activity is run again, since nobody was told that it was done.
     let mut scheduler = Scheduler::start(&[]);
     let peer = Peer::connect(&scheduler).await;
-    let mut lane = open(&peer, true).await;
-    peer.start("n", "a").await;
-    let episode = lane.episode().await;
-    lane.answer(&episode, vec![schedule(1, "work", "1")]).await;
+    let mut lane = working(&peer).await;
     let number = lane.run_activity().await;
     let episode = lane.episode().await;
     let new = kinds(&episode.request.new_events);
@@ -579,10 +582,7 @@ async fn draining_ends_the_stream_with_unavailable() {
     // S-1.14.
     let mut scheduler = Scheduler::start(&[]);
     let peer = Peer::connect(&scheduler).await;
-    let mut lane = open(&peer, true).await;
-    peer.start("n", "a").await;
-    let episode = lane.episode().await;
-    lane.answer(&episode, vec![schedule(1, "work", "1")]).await;
+    let mut lane = working(&peer).await;
     scheduler.drain();
     assert_eq!(lane.end().await.unwrap_err().code(), Code::Unavailable);
     drop((lane, peer));

@@ -229,6 +229,15 @@ struct Waiting {
     message: Message,
 }
 
+impl Waiting {
+    fn durable(position: Position, message: Message) -> Self {
+        Self {
+            position: Some(position),
+            message,
+        }
+    }
+}
+
 /// One instance in memory.
 pub(crate) struct ActivationActor {
     key: InstanceKey,
@@ -404,10 +413,7 @@ impl Resident for ActivationActor {
                 continue;
             }
             if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
-                self.mailbox.push_back(Waiting {
-                    position: Some(position),
-                    message,
-                });
+                self.mailbox.push_back(Waiting::durable(position, message));
             } else {
                 self.shared
                     .decide(|turns| turns.batch().remove_message(&self.key, position));

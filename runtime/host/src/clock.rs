@@ -104,7 +104,6 @@ pub(crate) fn machine_time() -> Timestamp {
 }
 
 /// Unguessable 128-bit numbers from the operating system, drawn in blocks: one system call serves 256 of them.
-#[derive(Default)]
 pub struct RandomIds;
 
 const BLOCK_BYTES: usize = 4096;

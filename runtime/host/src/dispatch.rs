@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
-use mainspring_core::id::{HubId, InstanceKey};
+use mainspring_core::id::{FreshIds, HubId, InstanceKey};
 use mainspring_core::message::Fence;
 use tokio::runtime::Handle;
 
@@ -54,6 +54,11 @@ pub(crate) fn back_off(attempts: u32) -> Duration {
 pub(crate) struct Token(u128);
 
 impl Token {
+    /// Draws one, for an item about to go out.
+    pub(crate) fn fresh() -> Self {
+        Self(RandomIds.next())
+    }
+
     fn parse(text: &str) -> Option<Self> {
         (text.len() == 32)
             .then(|| u128::from_str_radix(text, 16).ok().map(Self))
@@ -124,7 +129,6 @@ struct State {
     next_activity: ActivityId,
     next_stream: u64,
     turn: usize,
-    ids: RandomIds,
     is_stopping: bool,
 }
 

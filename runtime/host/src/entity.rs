@@ -21,7 +21,7 @@ use mainspring_entities::{Arrival, Entity, Limits, Transition};
 use mainspring_store::query;
 
 use crate::activation::{Input, Numbered, Reply};
-use crate::clock::machine_time;
+use crate::clock::{RandomIds, machine_time};
 use crate::dispatch::{Class, Granted};
 use crate::error::{Error, ErrorKind};
 use crate::partition::{Passivated, Shared, Warm};
@@ -205,7 +205,7 @@ impl EntityActor {
         let shared = &self.shared;
         let key = &self.key;
         self.entity.get_or_insert_with(|| {
-            let execution_id = execution_id(&mut *shared.ids.borrow_mut());
+            let execution_id = execution_id(&mut RandomIds);
             let entity = Entity::new(key.instance.clone(), execution_id, shared.now());
             shared.decide(|turns| turns.batch().put_entity(key, &entity.record));
             entity

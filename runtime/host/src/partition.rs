@@ -29,7 +29,6 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::activation::{ActivationActor, EarlyMessages, Input, Numbered};
-use crate::clock::RandomIds;
 use crate::completion::CompletionClock;
 use crate::config::HostConfig;
 use crate::dispatch::{Dispatch, Granted};
@@ -126,7 +125,6 @@ pub(crate) struct Shared {
     pub(crate) services: Arc<Services>,
     pub(crate) turns: RefCell<Turns>,
     pub(crate) waiters: RefCell<HashMap<InstanceKey, Vec<Waiter>>>,
-    pub(crate) ids: RefCell<RandomIds>,
     /// Numbers of inputs routed to activations and not yet decided.
     undecided: RefCell<BTreeSet<u64>>,
     /// Barriers that wait for the inputs below their number.
@@ -350,7 +348,6 @@ impl PartitionActor {
             services,
             turns: RefCell::new(Turns::new(partition, epoch)),
             waiters: RefCell::default(),
-            ids: RefCell::default(),
             undecided: RefCell::default(),
             barriers: RefCell::default(),
             is_crowded: Cell::new(false),

@@ -166,12 +166,9 @@ impl Instance {
         }
     }
 
-    /// The same for a history of a rewound generation.
-    pub(crate) fn rewound(self) -> Self {
-        Self {
-            is_rewound: true,
-            ..self
-        }
+    /// The same for the history of a generation that began with a rewind, or with none.
+    pub(crate) fn rewound(self, is_rewound: bool) -> Self {
+        Self { is_rewound, ..self }
     }
 
     /// How many events of the history it has seen.

@@ -50,10 +50,8 @@ where
     let mut registry = Registry::default();
     // Under the name that it was started by, whatever the function is called now.
     registry.add_orchestration(named(started.name.clone(), orchestration));
-    let mut instance = Instance::new(Arc::new(registry), Payloads::default());
-    if tells_of_rewind(events) {
-        instance = instance.rewound();
-    }
+    let mut instance =
+        Instance::new(Arc::new(registry), Payloads::default()).rewound(tells_of_rewind(events));
     match instance.replay(events) {
         Ok(()) => {}
         Err(Trouble::Mismatch(mismatch)) => return Err(mismatch),

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{ActivationActor, Family, Outcome, Reply, Waiting};
 use crate::api::{HistoryGuard, HistoryStream};
+use crate::clock::RandomIds;
 use crate::error::{Error, ErrorKind};
 use crate::partition::{Until, Waiter};
 use crate::resident::Resident;
@@ -65,13 +66,8 @@ impl ActivationActor {
         let before = self.before();
         let now = self.now();
         let is_replacement = self.instance.is_some();
-        let created = orchestration::create(
-            &mut self.instance,
-            request,
-            origin,
-            now,
-            &mut *self.shared.ids.borrow_mut(),
-        );
+        let created =
+            orchestration::create(&mut self.instance, request, origin, now, &mut RandomIds);
         let id = self.key.instance.clone();
         match created {
             Ok(Created::Started(transition)) => {
@@ -253,12 +249,7 @@ impl ActivationActor {
         let Some(instance) = &mut self.instance else {
             return;
         };
-        let transition = instance.terminate(
-            output,
-            is_recursive,
-            now,
-            &mut *self.shared.ids.borrow_mut(),
-        );
+        let transition = instance.terminate(output, is_recursive, now, &mut RandomIds);
         if let Some(transition) = transition {
             self.turn(before, transition);
         }
@@ -285,7 +276,7 @@ impl ActivationActor {
         let Some(instance) = &mut self.instance else {
             return self.answer(reply, Err(self.missing()));
         };
-        let decided = instance.rewind(reason, &history, now, &mut *self.shared.ids.borrow_mut());
+        let decided = instance.rewind(reason, &history, now, &mut RandomIds);
         match decided {
             Ok(transition) => {
                 self.turn(before, transition);
@@ -413,10 +404,7 @@ impl ActivationActor {
             // It was found in the store already, and waits or was dropped.
             self.mark_busy();
         } else if self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
-            self.mailbox.push_back(Waiting {
-                position: Some(position),
-                message,
-            });
+            self.mailbox.push_back(Waiting::durable(position, message));
             self.settle(before);
         } else {
             self.shared
@@ -442,7 +430,7 @@ impl ActivationActor {
             message,
             &mut history,
             now,
-            &mut *self.shared.ids.borrow_mut(),
+            &mut RandomIds,
         );
         self.shared
             .decide(|turns| turns.batch().remove_message(&self.key, position));
@@ -464,10 +452,7 @@ impl ActivationActor {
         let is_outdated = self.outdated > 0;
         self.outdated = self.outdated.saturating_sub(1);
         if !is_outdated && self.instance.as_ref().is_some_and(|i| i.keeps(&message)) {
-            self.mailbox.push_back(Waiting {
-                position: Some(position),
-                message,
-            });
+            self.mailbox.push_back(Waiting::durable(position, message));
             let avoid = self.avoided.take();
             self.consider(avoid);
         } else {

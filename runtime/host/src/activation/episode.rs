@@ -11,6 +11,7 @@ use mainspring_core::wire;
 
 use super::turn::Before;
 use super::{ActivationActor, Reply};
+use crate::clock::RandomIds;
 use crate::dispatch::{Class, Granted, Outgoing, Size, StreamId, Token};
 use crate::error::Error;
 use crate::resident::Resident;
@@ -188,7 +189,7 @@ impl ActivationActor {
         let Some(instance) = &self.instance else {
             return services.dispatch.decline(granted);
         };
-        let token = services.dispatch.token();
+        let token = Token::fresh();
         let parts =
             wire::orchestrator_work_item(instance, &[], &episode, false, &token.to_string());
         let item = Outgoing {
@@ -261,7 +262,7 @@ impl ActivationActor {
             services.dispatch.decline(granted);
             return self.wait_for_large_stream(size);
         }
-        let token = services.dispatch.token();
+        let token = Token::fresh();
         let parts = wire::orchestrator_work_item(
             instance,
             &past,
@@ -330,7 +331,7 @@ impl ActivationActor {
         let Some(instance) = &mut self.instance else {
             return;
         };
-        let transition = instance.fail(None, failure, now, &mut *self.shared.ids.borrow_mut());
+        let transition = instance.fail(None, failure, now, &mut RandomIds);
         self.turn(before, transition);
     }
 
@@ -425,7 +426,7 @@ impl ActivationActor {
             result,
             &services.config.limits,
             now,
-            &mut *self.shared.ids.borrow_mut(),
+            &mut RandomIds,
         );
         match decided {
             Ok(transition) => {
@@ -458,7 +459,7 @@ impl ActivationActor {
             Some(&leased.episode),
             FailureDetails::new("PayloadTooLarge", &message, true),
             now,
-            &mut *self.shared.ids.borrow_mut(),
+            &mut RandomIds,
         );
         self.accepted(token, before, transition, reply);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mainspring_core::effect::ActivityTask;
-use mainspring_core::id::{ExecutionId, FreshIds, HubId, InstanceId, InstanceKey};
+use mainspring_core::id::{ExecutionId, HubId, InstanceId, InstanceKey};
 use mainspring_core::message::{FailureDetails, Fence};
 use mainspring_core::wire;
 use tokio::sync::oneshot;
@@ -186,7 +186,6 @@ impl Dispatch {
             streams,
             unnamed,
             held_back,
-            ids,
             tokens,
             ..
         } = state;
@@ -204,7 +203,7 @@ impl Dispatch {
                 return;
             }
         }
-        let token = Token(ids.next());
+        let token = Token::fresh();
         activity.place = Place::Out {
             token,
             stream: stream_id,

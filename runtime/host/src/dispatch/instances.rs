@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mainspring_core::id::{FreshIds, HubId, InstanceId, InstanceKey};
+use mainspring_core::id::{HubId, InstanceId, InstanceKey};
 
 use super::{Class, Dispatch, Granted, Held, Outgoing, State, StreamId, Token, granted, kind_of};
 use crate::activation::Input;
@@ -89,11 +89,6 @@ impl Dispatch {
             stream.release(granted.kind);
         }
         self.fill(&mut state, granted.stream);
-    }
-
-    /// Draws the token for an item about to go out.
-    pub(crate) fn token(&self) -> Token {
-        Token(self.lock().ids.next())
     }
 
     /// Leases an item to the stream that was reserved for it and sends it. False: the stream has gone, nothing is leased.

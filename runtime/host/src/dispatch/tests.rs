@@ -75,7 +75,7 @@ impl Bench {
     }
 
     fn lease(&self, instance: &str, granted: Granted) -> Token {
-        let token = self.dispatch.token();
+        let token = Token::fresh();
         let item = Outgoing::whole(mainspring_core::wire::health_ping());
         assert!(self.dispatch.lease(&key(instance), token, granted, item));
         token

@@ -7,6 +7,7 @@ use mainspring_entities::{Batch, Decision, Transition};
 
 use super::EntityActor;
 use crate::activation::{Input, Reply};
+use crate::clock::RandomIds;
 use crate::dispatch::{Class, Granted, Outgoing, Size, StreamId, Token};
 use crate::resident::Resident;
 
@@ -70,7 +71,7 @@ impl EntityActor {
             }
             return self.consider(None);
         }
-        let token = dispatch.token();
+        let token = Token::fresh();
         let parts = wire::entity_work_item(
             &self.key.instance,
             entity.record.execution_id.as_str(),
@@ -154,9 +155,7 @@ impl EntityActor {
         }
         let failure = result.failure.clone();
         let before = entity.backlog();
-        let mut ids = self.shared.ids.borrow_mut();
-        let decision = entity.complete(&leased.batch, result, &limits, now, &mut *ids);
-        drop(ids);
+        let decision = entity.complete(&leased.batch, result, &limits, now, &mut RandomIds);
         let done = before - entity.backlog();
         match decision {
             Decision::Done(transition) => self.accepted(token, transition, done),

@@ -330,10 +330,8 @@ impl Bench {
         let mut instance = Instance::new(
             Arc::clone(&self.shared.registry),
             self.shared.payloads.clone(),
-        );
-        if is_rewound {
-            instance = instance.rewound();
-        }
+        )
+        .rewound(is_rewound);
         if history.len() > 0 {
             Counters::add(&self.shared.counters.replays);
         }
