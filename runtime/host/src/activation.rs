@@ -498,19 +498,14 @@ impl Resident for ActivationActor {
     }
 
     fn passivate(&mut self, number: u64) {
-        let leaves =
-            self.is_idle()
-                .then(|| match (self.instance.take(), self.mailbox.is_empty()) {
-                    (Some(instance), true) => {
-                        let bytes = warm_bytes(&instance);
-                        Warm::State(Arc::new(instance), bytes)
-                    }
-                    // With messages waiting (suspended) it is read anew, so that their arrival is noted once.
-                    _ => Warm::Nothing,
-                });
-        if let Some(Warm::State(instance, _)) = &leaves {
-            self.instance = Some(Orchestration::clone(instance));
-        }
+        // It keeps its state until it is told to go: what came in between finds it as it was.
+        let leaves = self.is_idle().then(|| match &self.instance {
+            Some(instance) if self.mailbox.is_empty() => {
+                Warm::State(Arc::new(instance.clone()), warm_bytes(instance))
+            }
+            // With messages waiting it is read anew, so that their arrival is noted once.
+            _ => Warm::Nothing,
+        });
         self.shared.address().do_send(Passivated {
             key: self.key.clone(),
             number,

@@ -1,10 +1,11 @@
 //! Orchestrations from start to end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainspring_core::orchestration::{ReusePolicy, Status};
 use mainspring_host::{ErrorKind, Filter, Filters};
 use mainspring_proto as proto;
+use tokio::task::JoinSet;
 
 use crate::scene::*;
 
@@ -273,6 +274,38 @@ async fn an_instance_that_waits_for_a_worker_may_leave_memory() {
     worker.answer(&episode, vec![complete("")]).await;
     scene.completed("a").await;
     assert!(worker.has_nothing(), "it was handed out once");
+}
+
+/// What reaches an instance while it is asked to leave memory finds it as it is, messages waiting or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_asked_to_leave_memory_is_there_for_what_comes_in_between() {
+    const INSTANCES: usize = 20;
+    let scene = scene_with(|config| config.passivate_after = Duration::ZERO).await;
+    for n in 0..INSTANCES {
+        scene.start(&format!("i{n}")).await;
+        scene.raise(&format!("i{n}"), "x").await;
+    }
+    // All are asked once a second.
+    let begun = Instant::now();
+    let mut reads = JoinSet::new();
+    for _ in 0..64 {
+        let (host, hub) = (scene.host.clone(), scene.hub);
+        reads.spawn(async move {
+            while begun.elapsed() < Duration::from_millis(3_500) {
+                for n in 0..INSTANCES {
+                    let found = host.get(hub, &format!("i{n}"), false).await.unwrap();
+                    assert!(found.is_some(), "i{n} is not there");
+                }
+            }
+        });
+    }
+    within(reads.join_all()).await;
+    let mut worker = scene.worker(PYTHON);
+    for _ in 0..INSTANCES {
+        let episode = worker.episode().await;
+        assert_eq!(episode.new_events(), ["started", "begun", "raised"]);
+        worker.answer(&episode, vec![complete("")]).await;
+    }
 }
 
 /// S-13.12, S-10.3: an id that is used again is offered under its new name.
