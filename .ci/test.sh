@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every test suite: Rust's, then the published SDKs against the debug binary, then programs in four languages side by side.
+# Every test suite: Rust's, then the published SDKs against the debug binary, then what is built upon them: Microsoft's
+# Agent Framework, and programs in four languages side by side.
 #
 # tests/run installs what the SDK suites need; run alone, this script uses what is there. LEFT_OUT names the languages, of
 # java and go, that are not there. All suites run even if one fails. A test that is ignored or skipped counts as
@@ -47,11 +48,11 @@ record rust "$rust_exit" "$(cargo_count passed)" "$(($(cargo_count failed) + $(c
 target="$(cargo metadata --no-deps --format-version 1 --locked | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')"
 export MAINSPRING_BIN="$target/debug/mainspring"
 
-# Runs a folder of pytest tests as the suite of that name.
+# Runs a folder of pytest tests as the suite of that name, with another Python if one is given.
 run_pytest() {
-  local suite="$1" folder="$2" exit_code passed failed
+  local suite="$1" folder="$2" python="${3:-$PYTHON}" exit_code passed failed
   rm -f "$RESULTS/$suite.xml"
-  "$PYTHON" -m pytest "$folder" -q -ra --junitxml="$RESULTS/$suite.xml"
+  "$python" -m pytest "$folder" -q -ra --junitxml="$RESULTS/$suite.xml"
   exit_code=$?
   read -r passed failed < <(junit_counts "$RESULTS/$suite.xml")
   record "$suite" "$exit_code" "$passed" "$failed"
@@ -78,6 +79,9 @@ has() {
 
 begin "python: published SDK against $MAINSPRING_BIN"
 run_pytest python tests/interop/python
+
+begin "agent-framework: agents on the published SDK against $MAINSPRING_BIN"
+run_pytest agent-framework tests/interop/agent-framework tests/.env/agent-framework/bin/python
 
 begin "js: published SDK against $MAINSPRING_BIN"
 rm -f "$RESULTS/js.tap"
