@@ -21,6 +21,8 @@ mod java;
 mod leases;
 #[path = "raw/limits.rs"]
 mod limits;
+#[path = "raw/metrics.rs"]
+mod metrics;
 #[path = "raw/net.rs"]
 mod net;
 #[path = "raw/starts.rs"]

@@ -9,6 +9,7 @@
 //! - [`Run`]: an orchestrator written from top to bottom and replayed.
 //! - [`replay`], [`Crew`]: workers that run on their own, the second also for entities.
 //! - [`check_history`]: the rules that every history follows.
+//! - [`Metrics`]: what the server says of itself at `GET /metrics`.
 //! - [`Chance`]: random numbers from a seed that is printed.
 //!
 //! Nothing here knows the inside of the server. A server that panics fails the test that started it.
@@ -18,6 +19,7 @@ mod chance;
 mod crew;
 pub mod entity;
 mod history;
+mod metrics;
 mod peer;
 pub mod replay;
 mod run;
@@ -26,6 +28,7 @@ mod scheduler;
 pub use chance::Chance;
 pub use crew::{Conduct, Crew};
 pub use history::check_history;
+pub use metrics::Metrics;
 pub use peer::{Activity, Client, Episode, PATIENCE, Peer, WorkStream, kinds, patiently};
 pub use run::{Outcome, Run, Section};
 pub use scheduler::{Scheduler, python};

@@ -380,10 +380,14 @@ impl Resident for ActivationActor {
         let read = services.store.read();
         self.is_marked_busy = query::is_busy(&*read, partition, &self.key)?;
         self.instance = match warm {
-            Some(warm) => Some(Arc::unwrap_or_clone(warm)),
+            Some(warm) => {
+                services.metrics.warm_hits.add(1);
+                Some(Arc::unwrap_or_clone(warm))
+            }
             None => match query::instance(&*read, partition, &self.key)? {
                 None => None,
                 Some((record, start)) => {
+                    services.metrics.warm_misses.add(1);
                     let chunks = query::history(
                         &*read,
                         partition,

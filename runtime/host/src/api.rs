@@ -91,6 +91,15 @@ pub enum WorkKind {
 
 impl WorkKind {
     pub(crate) const ALL: [Self; 3] = [Self::Orchestration, Self::Entity, Self::Activity];
+
+    /// Its place in [`WorkKind::ALL`].
+    pub(crate) fn place(self) -> usize {
+        match self {
+            Self::Orchestration => 0,
+            Self::Entity => 1,
+            Self::Activity => 2,
+        }
+    }
 }
 
 /// A query over instances (S-11.9).

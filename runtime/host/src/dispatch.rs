@@ -4,9 +4,10 @@
 //! instances say they have open, so a lost lease is a redelivery and nothing more.
 //!
 //! `instances` (orchestrations and entities) and `activities` are what items are of, `leases` is what becomes of those that are out, `queue` and `stream` are
-//! what they are matched between.
+//! what they are matched between, `rest` and `in_hand` look at all of it.
 
 mod activities;
+mod in_hand;
 mod instances;
 mod leases;
 mod queue;
@@ -29,6 +30,7 @@ use crate::api::{StreamOptions, WorkKind};
 use crate::clock::{Clock, RandomIds};
 use crate::config::HostConfig;
 use crate::error::{Error, ErrorKind};
+use crate::metrics::Metrics;
 
 use activities::{Activity, ActivityId};
 use instances::{Fenced, InstanceLease};
@@ -144,12 +146,13 @@ pub(crate) struct Dispatch {
     oversize_wait: Duration,
     work_item_bytes_max: usize,
     clock: Clock,
+    metrics: Arc<Metrics>,
     /// Itself, for work that comes due later.
     this: Weak<Self>,
 }
 
 impl Dispatch {
-    pub(crate) fn new(runtime: Handle, config: &HostConfig) -> Arc<Self> {
+    pub(crate) fn new(runtime: Handle, config: &HostConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             state: Mutex::default(),
             instances: OnceLock::new(),
@@ -158,6 +161,7 @@ impl Dispatch {
             oversize_wait: config.oversize_wait,
             work_item_bytes_max: config.limits.work_item_bytes_max,
             clock: config.clock.clone(),
+            metrics,
             this: this.clone(),
         })
     }
@@ -441,15 +445,17 @@ impl Dispatch {
                     WorkKind::Entity => entities,
                     _ => orchestrations,
                 };
-                let key = waiting.pop(takes)?;
+                let ready = waiting.pop(takes)?;
                 let stream = streams.get_mut(&id)?;
                 stream.reserve(kind);
                 let granted = granted(id, stream, kind);
-                self.tell(key, Input::Granted(granted));
+                let waited = ready.since.elapsed();
+                self.metrics.of(kind).waits.note_time(waited);
+                self.tell(ready.item, Input::Granted(granted));
             }
             WorkKind::Activity => {
-                let activity = activities.pop(|c| stream.matches(kind, c))?;
-                self.lease_activity(state, activity, id);
+                let ready = activities.pop(|c| stream.matches(kind, c))?;
+                self.lease_activity(state, ready.item, id);
             }
         }
         Some(())

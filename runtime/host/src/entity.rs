@@ -384,10 +384,14 @@ impl Resident for EntityActor {
         let read = services.store.read();
         self.is_marked_busy = query::is_busy(&*read, partition, &self.key)?;
         self.entity = match warm {
-            Some(warm) => Some(Arc::unwrap_or_clone(warm)),
+            Some(warm) => {
+                services.metrics.warm_hits.add(1);
+                Some(Arc::unwrap_or_clone(warm))
+            }
             None => match query::entity(&*read, partition, &self.key)? {
                 None => None,
                 Some(record) => {
+                    services.metrics.warm_misses.add(1);
                     let state = query::entity_state(&*read, partition, &self.key)?;
                     if record.has_state != state.is_some() {
                         let message = format!(

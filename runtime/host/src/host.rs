@@ -18,6 +18,7 @@ use crate::config::HostConfig;
 use crate::dispatch::Dispatch;
 use crate::error::{Error, ErrorKind};
 use crate::hubs::Hubs;
+use crate::metrics::Metrics;
 use crate::partition::{Barrier, PartitionActor, Services};
 use crate::perform::Performer;
 use crate::placement::Placement;
@@ -61,7 +62,8 @@ impl Host {
         let on_fatal = Arc::clone(&fatal);
         let committer =
             Committer::start(Arc::clone(&store), Box::new(move |error| on_fatal(error)));
-        let dispatch = Dispatch::new(runtime.clone(), &config);
+        let metrics = Arc::<Metrics>::default();
+        let dispatch = Dispatch::new(runtime.clone(), &config, Arc::clone(&metrics));
         let services = Arc::new(Services {
             cache: Cache::new(config.cache_bytes_max),
             completed: CompletionClock::new(Arc::clone(&store)),
@@ -69,6 +71,7 @@ impl Host {
             committer,
             epochs,
             dispatch,
+            metrics,
             placement: std::sync::OnceLock::new(),
             performer: std::sync::OnceLock::new(),
             config,

@@ -7,7 +7,7 @@
 //!  work items ◄── dispatch ◄── perform ◄── durable ◄── committer (store) ── commit
 //! ```
 //!
-//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `resident`, `activation`, `entity`, `dispatch`, `timers`.
+//! To read in this order: [`Host`], `placement`, `partition`, `turns`, `perform`, `resident`, `activation`, `entity`, `dispatch`, `timers`, `metrics`.
 //! It never sees gRPC, and no request's shape: requests come as plain values (`api`), work items leave as encoded bytes.
 //!
 //! Start: hubs, partitions (each takes its epoch), recovery of what was busy, then work. Stop: streams and waits end, what was decided is
@@ -25,6 +25,7 @@ mod entity;
 mod error;
 mod host;
 mod hubs;
+mod metrics;
 mod partition;
 mod perform;
 mod placement;
@@ -47,4 +48,6 @@ pub use dispatch::{Outgoing, StreamId, WorkItems};
 pub use error::{Error, ErrorKind};
 pub use host::Host;
 pub use mainspring_entities::View as EntityView;
+pub use mainspring_store::Distribution;
+pub use metrics::{Ended, Found, InHand, Snapshot, WorkSnapshot};
 pub use virtual_time::{Rest, Unclaimed, VirtualTime};

@@ -35,6 +35,7 @@ use crate::dispatch::{Dispatch, Granted};
 use crate::entity::EntityActor;
 use crate::error::{Error, ErrorKind};
 use crate::hubs::Hubs;
+use crate::metrics::Metrics;
 use crate::perform::{Committed, Performer};
 use crate::placement::{Placement, partition_of};
 use crate::timers::TimerWindow;
@@ -49,6 +50,7 @@ pub(crate) struct Services {
     pub(crate) epochs: Vec<Epoch>,
     pub(crate) cache: Cache,
     pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) placement: OnceLock<Arc<Placement>>,
     pub(crate) performer: OnceLock<Addr<Performer>>,
     pub(crate) completed: CompletionClock,
@@ -382,11 +384,14 @@ impl PartitionActor {
         self.next_input += 1;
         self.shared.undecided.borrow_mut().insert(number);
         let shared = &self.shared;
-        let slot = self.activations.entry(key).or_insert_with_key(|key| Slot {
-            activation: Activation::start(key, shared),
-            last_input: number,
-            touched: Instant::now(),
-            is_leaving: false,
+        let slot = self.activations.entry(key).or_insert_with_key(|key| {
+            shared.services.metrics.activations.add(1);
+            Slot {
+                activation: Activation::start(key, shared),
+                last_input: number,
+                touched: Instant::now(),
+                is_leaving: false,
+            }
         });
         slot.last_input = number;
         if !input.is_housekeeping() {
@@ -396,7 +401,10 @@ impl PartitionActor {
     }
 
     fn fire_due(&mut self, context: &mut Context<Self>) {
-        for (at, key, what) in self.timers.due(self.shared.now()) {
+        let now = self.shared.now();
+        for (at, key, what) in self.timers.due(now) {
+            let lateness = &self.shared.services.metrics.lateness;
+            lateness.note_time(now.since(at));
             let input = match what {
                 Due::Timer(timer) => Input::TimerDue(timer),
                 Due::Start { generation } => Input::StartDue { at, generation },
@@ -619,7 +627,11 @@ impl Handler<Retire> for PartitionActor {
     fn handle(&mut self, Retire { hub }: Retire, _: &mut Self::Context) {
         self.retired.insert(hub);
         // What was routed to them is still decided; then their actors end.
+        let before = self.activations.len();
         self.activations.retain(|key, _| key.hub != hub);
+        let ended = before - self.activations.len();
+        let metrics = &self.shared.services.metrics;
+        metrics.activations.subtract(ended as u64);
         self.shared
             .waiters
             .borrow_mut()
@@ -674,6 +686,7 @@ impl Handler<Passivated> for PartitionActor {
         }
         // Dropping the last address stops the actor.
         self.activations.remove(&key);
+        self.shared.services.metrics.activations.subtract(1);
         let cache = &self.shared.services.cache;
         match warm {
             Warm::Nothing => {}

@@ -10,7 +10,7 @@ use mainspring_core::id::{PartitionId, Position};
 
 use crate::activation::Input;
 use crate::partition::{Arm, Shared};
-use crate::turns::After;
+use crate::turns::{After, Submitted};
 
 /// The actor that performs.
 pub(crate) struct Performer {
@@ -53,12 +53,14 @@ impl Handler<Committed> for Performer {
 
     fn handle(&mut self, Committed { partition, commit }: Committed, _: &mut Self::Context) {
         let shared = &self.partitions[usize::from(partition.0)];
-        let after = shared.turns.borrow_mut().committed();
+        let Submitted { after, opened_at } = shared.turns.borrow_mut().committed();
         match commit {
             Ok(commit) => {
                 for after in after {
                     perform(shared, after, commit);
                 }
+                let turns = &shared.services.metrics.turns;
+                turns.note_time(opened_at.elapsed());
             }
             // Another owner has taken over: nothing of this is performed, and callers see their answers dropped as unavailable.
             Err(error) => tracing::error!(%error, partition = partition.0, "a commit was refused"),

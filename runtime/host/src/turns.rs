@@ -1,6 +1,7 @@
 //! Turns on their way to disk: what one partition has decided, gathered into batches, and what is performed once each is durable.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use mainspring_core::effect::ActivityTask;
 use mainspring_core::id::{ExecutionId, InstanceKey};
@@ -66,13 +67,23 @@ impl After {
     }
 }
 
+/// A batch on its way to disk.
+pub(crate) struct Submitted {
+    /// What is to be performed once it is durable, in order.
+    pub(crate) after: Vec<After>,
+    /// When its first turn was decided.
+    pub(crate) opened_at: Instant,
+}
+
 /// The open batch of a partition and those in flight.
 pub(crate) struct Turns {
     partition: PartitionId,
     epoch: Epoch,
     open: Batch,
     after: Vec<After>,
-    in_flight: VecDeque<Vec<After>>,
+    /// When the first turn of the open batch was decided.
+    opened_at: Option<Instant>,
+    in_flight: VecDeque<Submitted>,
     /// Number of the open batch.
     sequence: u64,
     /// All batches below this number are durable.
@@ -90,6 +101,7 @@ impl Turns {
             epoch,
             open: Batch::new(partition, epoch),
             after: Vec::new(),
+            opened_at: None,
             in_flight: VecDeque::new(),
             sequence: 0,
             durable: 0,
@@ -99,8 +111,13 @@ impl Turns {
     }
 
     pub(crate) fn batch(&mut self) -> &mut Batch {
-        self.writes += 1;
+        self.write();
         &mut self.open
+    }
+
+    fn write(&mut self) {
+        self.writes += 1;
+        self.opened_at.get_or_insert_with(Instant::now);
     }
 
     /// Messages in the open batch.
@@ -138,7 +155,7 @@ impl Turns {
     }
 
     pub(crate) fn then(&mut self, after: After) {
-        self.writes += 1;
+        self.write();
         self.after.push(after);
     }
 
@@ -150,13 +167,14 @@ impl Turns {
         let batch = std::mem::replace(&mut self.open, Batch::new(self.partition, self.epoch));
         let mut after = std::mem::take(&mut self.after);
         after.sort_by_key(After::rank);
-        self.in_flight.push_back(after);
+        let opened_at = self.opened_at.take().unwrap_or_else(Instant::now);
+        self.in_flight.push_back(Submitted { after, opened_at });
         self.sequence += 1;
         Some(batch)
     }
 
-    /// The oldest batch in flight is durable: what is to be performed now, in order.
-    pub(crate) fn committed(&mut self) -> Vec<After> {
+    /// The oldest batch in flight is durable, and is performed now.
+    pub(crate) fn committed(&mut self) -> Submitted {
         self.durable += 1;
         self.in_flight
             .pop_front()
@@ -202,6 +220,7 @@ mod tests {
         turns.flush();
         let performed: Vec<u16> = turns
             .committed()
+            .after
             .into_iter()
             .filter_map(|after| match after {
                 After::Arrive { index, .. } | After::Deliver { index, .. } => Some(index),

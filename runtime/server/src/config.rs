@@ -44,7 +44,7 @@ pub struct Config {
     /// Where gRPC is served; port 0 takes a free one. Default `127.0.0.1:8080`: the port of DTS's emulator, and not
     /// reachable from other machines until asked for.
     pub grpc_addr: SocketAddr,
-    /// Where `GET /healthz` is served over plain HTTP; port 0 takes a free one. Default `127.0.0.1:8081`.
+    /// Where `GET /healthz` and `GET /metrics` are served over plain HTTP; port 0 takes a free one. Default `127.0.0.1:8081`.
     pub health_addr: SocketAddr,
     /// Task hubs that exist from the start; those of earlier starts stay. Default `default` (S-1.3).
     pub task_hubs: Vec<String>,

@@ -1,7 +1,7 @@
 //! gRPC and HTTP: what is served where, and how a server starts and stops.
 //!
 //! The gRPC port serves `TaskHubSidecarService`, the standard health service and reflection; the health port serves
-//! `GET /healthz`. A call passes the token and deadline checks of the gate, is held while the store opens, finds its hub,
+//! `GET /healthz` and `GET /metrics`. A call passes the token and deadline checks of the gate, is held while the store opens, finds its hub,
 //! and is translated into plain values for the host; its answer is translated back.
 //!
 //! ```text
@@ -18,7 +18,7 @@
 //!
 //! [`Embedded`] is the same without ports, for a program that has the scheduler in its own process.
 //!
-//! In reading order: [`Config`], [`Server`], [`Embedded`], `life`, `grpc`, `http`.
+//! In reading order: [`Config`], [`Server`], [`Embedded`], `life`, `grpc`, `http`, `telemetry`.
 
 mod config;
 mod embedded;
@@ -27,6 +27,7 @@ mod grpc;
 mod http;
 mod life;
 mod server;
+mod telemetry;
 
 pub use config::{Bearer, Config, INBOUND_BYTES_MAX, PAYLOAD_BYTES_CEILING};
 pub use embedded::{Embedded, Services};

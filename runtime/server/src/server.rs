@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::grpc::bearer::Token;
 use crate::grpc::{self, Readiness, listener};
-use crate::http::health;
+use crate::http;
 use crate::life::Life;
 
 /// Longest that connections are waited for once everything accepted is on disk. Together with what the host takes to stop,
@@ -105,7 +105,7 @@ impl Server {
         self.grpc.1
     }
 
-    /// Where `GET /healthz` is served, with the port that was really bound.
+    /// Where `GET /healthz` and `GET /metrics` are served, with the port that was really bound.
     pub fn health_addr(&self) -> SocketAddr {
         self.health.1
     }
@@ -142,7 +142,7 @@ impl Server {
         let mut serving = Serving {
             transport: AbortOnDrop(tokio::spawn(served)),
             stop,
-            _probes: AbortOnDrop(tokio::spawn(health::serve(health.0, life.phase()))),
+            _probes: AbortOnDrop(tokio::spawn(http::serve(health.0, Arc::downgrade(&life)))),
             readiness,
             opening,
             fatal,

@@ -4,6 +4,7 @@
 //! a chunk is replaced or removed with the turn that replaces or removes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use mainspring_core::id::{InstanceKey, PartitionId};
@@ -44,6 +45,16 @@ enum Value {
 #[derive(Clone)]
 pub struct Cache {
     entries: foyer::Cache<Key, Value>,
+    lookups: Arc<Lookups>,
+}
+
+/// How often history was looked for in a [`Cache`], chunk by chunk.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    /// Chunks that it had.
+    pub hits: AtomicU64,
+    /// Chunks that had to be read from the store.
+    pub misses: AtomicU64,
 }
 
 impl Cache {
@@ -55,7 +66,10 @@ impl Cache {
             .with_eviction_config(foyer::LruConfig::default())
             .with_weighter(|key: &Key, value: &Value| weight(key, value))
             .build();
-        Self { entries }
+        Self {
+            entries,
+            lookups: Arc::default(),
+        }
     }
 
     /// Chunks 0 to `chunks`, exclusive, of a generation's history: from the cache, and what is missing from the store, which
@@ -79,7 +93,11 @@ impl Cache {
             }
             found.push(cached);
         }
+        let hits = found.iter().flatten().count() as u64;
+        self.lookups.hits.fetch_add(hits, Ordering::Relaxed);
         if let Some(first) = first_missing {
+            let misses = u64::from(chunks) - hits;
+            self.lookups.misses.fetch_add(misses, Ordering::Relaxed);
             // One range, from the first missing to the last missing: a chunk read twice costs less than another seek.
             let end = found
                 .iter()
@@ -144,6 +162,11 @@ impl Cache {
             Value::WarmEntity { entity, .. } => Some(entity.clone()),
             Value::History(_) | Value::Warm { .. } => None,
         }
+    }
+
+    /// How often history was found here, and how often not.
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     /// Bytes held, as counted against the ceiling.
@@ -217,9 +240,15 @@ mod tests {
         let wanted: Vec<Bytes> = (0..5).map(chunk).collect();
         let found = cache.history(|| store.read(), PARTITION, &of("a"), 0, 5);
         assert_eq!(found.unwrap(), wanted);
+        let lookups = || {
+            let Lookups { hits, misses } = cache.lookups();
+            [hits, misses].map(|count| count.load(Ordering::Relaxed))
+        };
+        assert_eq!(lookups(), [2, 3]);
         let unread = || -> Box<dyn Read> { panic!("all chunks are cached") };
         let found = cache.history(unread, PARTITION, &of("a"), 0, 5);
         assert_eq!(found.unwrap(), wanted);
+        assert_eq!(lookups(), [7, 3]);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::{Batch, Error, Store};
+use crate::{Batch, Error, Histogram, Store};
 
 /// Told when a submission is durable, with its commit number, or refused by a fence. Runs on the committer's thread: it hands
 /// the news on and returns.
@@ -25,6 +25,36 @@ const GROUP_MAX: usize = 4_096;
 /// With nothing to write for this long, the store is asked to sync once more, so that its bookkeeping catches up.
 const REST: Duration = Duration::from_millis(500);
 
+/// Upper bounds of the times of a group, in nanoseconds: a sync takes tenths of a millisecond, and now and then tenths of a second.
+const TIMES: [u64; 14] = [
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    5_000_000_000,
+];
+
+/// Upper bounds of the sizes of a group, up to the largest.
+const SIZES: [u64; 13] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096];
+
+/// How groups of commits went: one value each for every sync that made something durable.
+#[derive(Debug)]
+pub struct Groups {
+    /// From the first write of a group until it is durable, in nanoseconds.
+    pub times: Histogram,
+    /// Commits in a group.
+    pub sizes: Histogram,
+}
+
 enum Submission {
     Write(Batch, Done),
     Stop,
@@ -35,6 +65,7 @@ enum Submission {
 pub struct Committer {
     submissions: Sender<Submission>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    groups: Arc<Groups>,
 }
 
 impl Committer {
@@ -42,10 +73,15 @@ impl Committer {
     /// process then has to stop, since neither the store nor memory tells any more what is durable.
     pub fn start(store: Arc<dyn Store>, on_fatal: Box<dyn Fn(Error) + Send + Sync>) -> Self {
         let (submissions, waiting) = channel();
+        let groups = Arc::new(Groups {
+            times: Histogram::new(&TIMES),
+            sizes: Histogram::new(&SIZES),
+        });
+        let noted = Arc::clone(&groups);
         let thread = std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || {
-                let worked = catch_unwind(AssertUnwindSafe(|| run(&*store, &waiting)));
+                let worked = catch_unwind(AssertUnwindSafe(|| run(&*store, &waiting, &noted)));
                 let failure = match worked {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error,
@@ -57,7 +93,13 @@ impl Committer {
         Self {
             submissions,
             thread: Arc::new(Mutex::new(Some(thread))),
+            groups,
         }
+    }
+
+    /// How groups of commits went so far.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// Hands a batch over. Never waits: the queue has no bound of its own, its length is bounded by the credits that callers
@@ -93,7 +135,7 @@ impl Committer {
     }
 }
 
-fn run(store: &dyn Store, waiting: &Receiver<Submission>) -> Result<(), Error> {
+fn run(store: &dyn Store, waiting: &Receiver<Submission>, groups: &Groups) -> Result<(), Error> {
     // After a failure nobody is told anything, neither yes nor no: what was written may be found after a restart, or not.
     // Dropping a callback would tell its caller that nothing was applied (S-1.13), so they are kept until the process ends.
     let mut told = ManuallyDrop::new(Vec::new());
@@ -114,6 +156,7 @@ fn run(store: &dyn Store, waiting: &Receiver<Submission>) -> Result<(), Error> {
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         let mut stopping = false;
+        let began = Instant::now();
         while let Some(submission) = next {
             let Submission::Write(batch, done) = submission else {
                 stopping = true;
@@ -132,6 +175,10 @@ fn run(store: &dyn Store, waiting: &Receiver<Submission>) -> Result<(), Error> {
                 .flatten();
         }
         store.sync()?;
+        if !told.is_empty() {
+            groups.times.note_time(began.elapsed());
+            groups.sizes.note(told.len() as u64);
+        }
         for (done, result) in told.drain(..) {
             done(result);
         }

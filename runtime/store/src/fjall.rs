@@ -298,6 +298,10 @@ impl Store for FjallStore {
         self.synced.load(Ordering::Acquire)
     }
 
+    fn size_bytes(&self) -> u64 {
+        self.engine.size_bytes()
+    }
+
     fn free_bytes(&self) -> u64 {
         self.folder.free_bytes()
     }

@@ -40,7 +40,7 @@
 //! | all | 255 · 255 | mark of the durable store: complete up to this commit |
 //!
 //! Reading order: [`store`](Store), `commit` ([`Batch`]), `committer`, `key`, [`record`], [`query`], [`cache`](Cache),
-//! `memory`, `fjall`, [`inspect`], [`contract`].
+//! `memory`, `fjall`, [`inspect`], [`contract`], `histogram`.
 
 mod cache;
 mod commit;
@@ -48,6 +48,7 @@ mod committer;
 pub mod contract;
 mod error;
 mod fjall;
+mod histogram;
 pub mod inspect;
 mod key;
 mod memory;
@@ -55,11 +56,12 @@ pub mod query;
 pub mod record;
 mod store;
 
-pub use cache::Cache;
+pub use cache::{Cache, Lookups};
 pub use commit::{BATCH_MESSAGES_MAX, Batch};
-pub use committer::{Committer, Done};
+pub use committer::{Committer, Done, Groups};
 pub use error::{Error, Kind};
 pub use fjall::{FORMAT_VERSION, FjallStore, Options};
+pub use histogram::{Distribution, Histogram};
 pub use memory::MemoryStore;
 pub use query::{Due, EntityFilter, EntityPage, InstanceFilter, Page, TimerEntry, TimerKey};
 pub use store::{Epoch, Op, Read, Space, Store};

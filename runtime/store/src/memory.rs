@@ -131,6 +131,10 @@ impl Store for MemoryStore {
         self.state().synced
     }
 
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+
     fn free_bytes(&self) -> u64 {
         u64::MAX
     }

@@ -155,6 +155,9 @@ pub trait Store: Send + Sync + 'static {
     /// The last commit known to be durable.
     fn synced(&self) -> u64;
 
+    /// Bytes that it takes on the disk, journals included; 0 where there is none, or when it cannot be told.
+    fn size_bytes(&self) -> u64;
+
     /// Free bytes of the disk below the store; `u64::MAX` where there is none.
     fn free_bytes(&self) -> u64;
 

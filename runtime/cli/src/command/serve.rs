@@ -54,7 +54,7 @@ pub struct Serve {
     )]
     grpc_addr: SocketAddr,
 
-    /// Where GET /healthz is served; port 0 takes a free one
+    /// Where GET /healthz and GET /metrics are served; port 0 takes a free one
     #[arg(
         long,
         env = "MAINSPRING_HEALTH_ADDR",

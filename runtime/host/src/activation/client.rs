@@ -159,19 +159,26 @@ impl ActivationActor {
         let before = self.before();
         let at = self.now();
         let orphan = fence.clone();
+        let ended = &self.shared.services.metrics.activities;
         let message = match outcome {
-            Outcome::Completed(result) => Message::ActivityCompleted {
-                fence,
-                task_id,
-                result,
-                at,
-            },
-            Outcome::Failed(failure) => Message::ActivityFailed {
-                fence,
-                task_id,
-                failure,
-                at,
-            },
+            Outcome::Completed(result) => {
+                ended.completed.add(1);
+                Message::ActivityCompleted {
+                    fence,
+                    task_id,
+                    result,
+                    at,
+                }
+            }
+            Outcome::Failed(failure) => {
+                ended.failed.add(1);
+                Message::ActivityFailed {
+                    fence,
+                    task_id,
+                    failure,
+                    at,
+                }
+            }
         };
         if self.can_take_early() && self.instance.as_mut().is_some_and(|i| i.arrive(&message)) {
             // The worker's next answer needs a credit, too: `credit` ends here.

@@ -128,6 +128,8 @@ impl ActivationActor {
         let Some(episode) = instance.next_episode(messages, now, limits) else {
             return self.shared.services.dispatch.decline(granted);
         };
+        let waiting = &self.shared.services.metrics.episode_messages;
+        waiting.note(self.mailbox.len() as u64);
         if granted.is_without_tokens && instance.record.pinned.is_none() {
             let before = self.before();
             if let Some(instance) = &mut self.instance {

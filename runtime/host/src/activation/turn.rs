@@ -24,6 +24,14 @@ pub(super) struct Before {
     ahead: Option<(Timestamp, u32)>,
 }
 
+impl Before {
+    /// There was an instance, and it had not ended.
+    fn is_active(&self) -> bool {
+        self.indexed
+            .is_some_and(|(_, status, _)| !status.is_terminal())
+    }
+}
+
 impl ActivationActor {
     pub(super) fn before(&self) -> Before {
         let indexed = self
@@ -79,6 +87,7 @@ impl ActivationActor {
         }
         self.take_messages(messages_taken);
         if is_new_generation && let Some(instance) = &self.instance {
+            self.note_start(instance, &before);
             let start = std::sync::Arc::clone(&instance.start);
             self.write(|batch, key| batch.put_start(key, &start));
             // What the old one owes does not hold up the new one.
@@ -103,6 +112,7 @@ impl ActivationActor {
     /// Writes the record and all that follows from it; the last step of every turn.
     pub(super) fn settle(&mut self, before: Before) {
         self.draw_completed_at(&before);
+        self.note_end(&before);
         self.index(&before);
         self.disarm_start(&before);
         if let Some(instance) = &self.instance {
@@ -322,6 +332,26 @@ impl ActivationActor {
         {
             instance.record.completed_at =
                 Some(self.shared.services.completed.draw(self.key.hub, at));
+        }
+    }
+
+    fn note_start(&self, instance: &Orchestration, before: &Before) {
+        let metrics = &self.shared.services.metrics;
+        let was_active = before.is_active();
+        if was_active && instance.record.has_run {
+            return metrics.continued.add(1);
+        }
+        if was_active {
+            // Another start took its place.
+            metrics.end(Status::Terminated);
+        }
+        metrics.started.add(1);
+    }
+
+    fn note_end(&self, before: &Before) {
+        let status = self.instance.as_ref().map(|i| i.record.status);
+        if let Some(status) = status.filter(|status| status.is_terminal() && before.is_active()) {
+            self.shared.services.metrics.end(status);
         }
     }
 

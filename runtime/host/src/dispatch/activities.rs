@@ -44,6 +44,8 @@ pub(super) struct Activity {
     pub(super) key: InstanceKey,
     pub(super) task: Arc<ActivityTask>,
     pub(super) place: Place,
+    /// Since when it could be handed out.
+    ready_since: Instant,
     /// Tokens of its latest deliveries: an older one is accepted while there is no outcome (S-13.18).
     tokens: VecDeque<Token>,
     pub(super) attempts: u32,
@@ -91,6 +93,7 @@ impl Dispatch {
             key,
             task: Arc::new(task),
             place: Place::Resting,
+            ready_since: Instant::now(),
             tokens: VecDeque::new(),
             attempts: 0,
             oversize_since: None,
@@ -204,10 +207,15 @@ impl Dispatch {
             }
         }
         let token = Token::fresh();
+        let since = Instant::now();
+        let work = self.metrics.of(KIND);
+        work.dispatched.add(1);
+        work.waits
+            .note_time(since.duration_since(activity.ready_since));
         activity.place = Place::Out {
             token,
             stream: stream_id,
-            since: Instant::now(),
+            since,
         };
         activity.tokens.push_back(token);
         if activity.tokens.len() > TOKENS_MAX
@@ -233,6 +241,9 @@ impl Dispatch {
         avoid: Option<StreamId>,
         delay: Duration,
     ) {
+        if let Some(activity) = state.activities.get_mut(&id) {
+            activity.ready_since = Instant::now() + delay;
+        }
         if delay.is_zero() {
             return self.offer_activity(state, id, avoid);
         }
@@ -286,9 +297,14 @@ impl Dispatch {
         };
         let activity = state.activities.get(&id).filter(|a| a.key.hub == hub)?;
         // An older delivery's answer does not come from the stream that has it now.
-        if let Place::Out { stream, token, .. } = activity.place
+        if let Place::Out {
+            stream,
+            token,
+            since,
+        } = activity.place
             && answering.is_none_or(|answering| answering == token)
         {
+            self.metrics.of(KIND).leases.note_time(since.elapsed());
             self.heard_from(&mut state, stream);
         }
         let activity = self.forget_activity(&mut state, id)?;
@@ -330,6 +346,7 @@ impl Dispatch {
         activity.attempts += 1;
         let delay = back_off(activity.attempts);
         activity.place = Place::Resting;
+        self.metrics.of(KIND).returned.add(1);
         for token in &activity.tokens {
             state.tokens.insert(*token, Held::Activity(id));
         }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use mainspring_core::id::{HubId, InstanceId, InstanceKey};
 
+use super::leases::Taken;
 use super::{Class, Dispatch, Granted, Held, Outgoing, State, StreamId, Token, granted, kind_of};
 use crate::activation::Input;
 
@@ -50,6 +51,7 @@ impl Dispatch {
         queues.instances(kind).remove(key);
         let stream = state.streams.get_mut(&id)?;
         stream.reserve(kind);
+        self.metrics.of(kind).waits.note(0);
         Some(granted(id, stream, kind))
     }
 
@@ -115,6 +117,7 @@ impl Dispatch {
             since: Instant::now(),
         };
         state.leased.insert(key.clone(), lease);
+        self.metrics.of(granted.kind).dispatched.add(1);
         true
     }
 
@@ -167,7 +170,13 @@ impl Dispatch {
     /// The item was answered. Its stream has room again.
     pub(crate) fn answered(&self, token: Token) {
         let mut state = self.lock();
-        if let Some((stream, _)) = Self::take_lease(&mut state, token) {
+        if let Some(Taken {
+            stream,
+            kind,
+            since,
+        }) = Self::take_lease(&mut state, token)
+        {
+            self.metrics.of(kind).leases.note_time(since.elapsed());
             self.heard_from(&mut state, stream);
             self.fill(&mut state, stream);
         }
@@ -176,7 +185,7 @@ impl Dispatch {
     /// The generation of a leased episode is over. If a peer without tokens has it, the next episode waits for its answer (S-4.16).
     pub(crate) fn fence(&self, key: &InstanceKey, token: Token) {
         let mut state = self.lock();
-        let Some((id, _)) = Self::take_lease(&mut state, token) else {
+        let Some(Taken { stream: id, .. }) = Self::take_lease(&mut state, token) else {
             return;
         };
         if state.streams.get(&id).is_some_and(|s| s.is_without_tokens) {
@@ -220,7 +229,7 @@ impl Dispatch {
         let leased = state.leased.get(key).map(|l| l.token);
         let stream = match leased {
             // What was granted was leased, or is an older grant that was declined.
-            Some(token) => Self::take_lease(&mut state, token).map(|(stream, _)| stream),
+            Some(token) => Self::take_lease(&mut state, token).map(|taken| taken.stream),
             None => granted.map(|g| g.stream),
         };
         if let (None, Some(id)) = (leased, stream)

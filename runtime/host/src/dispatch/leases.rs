@@ -9,6 +9,14 @@ use super::{Dispatch, Held, State, StreamId, Token, back_off, kind_of};
 use crate::activation::Input;
 use crate::api::WorkKind;
 
+/// A lease that was taken off its stream.
+pub(super) struct Taken {
+    pub(super) stream: StreamId,
+    pub(super) kind: WorkKind,
+    /// When the item was handed out.
+    pub(super) since: Instant,
+}
+
 /// A lease that ended without an answer: a late one still tells that its stream is alive (S-13.24).
 pub(super) struct Expired {
     pub(super) stream: StreamId,
@@ -19,18 +27,24 @@ pub(super) struct Expired {
 
 impl Dispatch {
     /// Takes a lease off its stream. What follows for the item is the caller's business.
-    pub(super) fn take_lease(state: &mut State, token: Token) -> Option<(StreamId, WorkKind)> {
-        let (stream, kind) = match state.tokens.get(&token)? {
+    pub(super) fn take_lease(state: &mut State, token: Token) -> Option<Taken> {
+        let taken = match state.tokens.get(&token)? {
             Held::Instance(key) => {
                 let lease = state.leased.remove(key)?;
                 let kind = kind_of(key);
                 state.tokens.remove(&token);
-                (lease.stream, kind)
+                Taken {
+                    stream: lease.stream,
+                    kind,
+                    since: lease.since,
+                }
             }
             Held::Activity(id) => {
                 let activity = state.activities.get_mut(id)?;
                 let Place::Out {
-                    token: out, stream, ..
+                    token: out,
+                    stream,
+                    since,
                 } = activity.place
                 else {
                     return None;
@@ -39,14 +53,18 @@ impl Dispatch {
                     return None;
                 }
                 activity.place = Place::Resting;
-                (stream, WorkKind::Activity)
+                Taken {
+                    stream,
+                    kind: WorkKind::Activity,
+                    since,
+                }
             }
         };
-        if let Some(held) = state.streams.get_mut(&stream) {
+        if let Some(held) = state.streams.get_mut(&taken.stream) {
             held.leases.remove(&token);
-            held.release(kind);
+            held.release(taken.kind);
         }
-        Some((stream, kind))
+        Some(taken)
     }
 
     /// Which stream holds the lease, since when, and of what.
@@ -89,6 +107,7 @@ impl Dispatch {
         match state.tokens.get(&token) {
             Some(Held::Instance(key)) => {
                 let key = key.clone();
+                self.metrics.of(kind_of(&key)).returned.add(1);
                 Self::take_lease(state, token);
                 let is_given_back = false;
                 self.tell(
@@ -103,6 +122,7 @@ impl Dispatch {
             Some(Held::Activity(id)) => {
                 let id = *id;
                 if Self::take_lease(state, token).is_some() {
+                    self.metrics.of(WorkKind::Activity).returned.add(1);
                     self.requeue_activity(state, id, avoid, delay);
                 }
             }
@@ -150,9 +170,10 @@ impl Dispatch {
             Some(Held::Activity(id)) => (None, Some(*id)),
             None => return,
         };
-        let Some((stream, _)) = Self::take_lease(state, token) else {
+        let Some(Taken { stream, kind, .. }) = Self::take_lease(state, token) else {
             return self.late_token(state, token);
         };
+        self.metrics.of(kind).returned.add(1);
         self.heard_from(state, stream);
         let avoid = Some(stream);
         if let Some(key) = key {

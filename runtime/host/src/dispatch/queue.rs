@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mainspring_core::id::InstanceId;
 
@@ -47,10 +48,16 @@ impl Class {
     }
 }
 
+/// An item, and since when it waits.
+pub(crate) struct Ready<T> {
+    pub(crate) item: T,
+    pub(crate) since: Instant,
+}
+
 /// First in, first out within what a stream may take. An item is in it once at most.
 pub(crate) struct Queue<T> {
     /// Items of each class by order of readiness over all classes.
-    classes: HashMap<Arc<Class>, BTreeMap<u64, T>>,
+    classes: HashMap<Arc<Class>, BTreeMap<u64, Ready<T>>>,
     places: HashMap<T, (Arc<Class>, u64)>,
     next: u64,
 }
@@ -78,15 +85,26 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         };
         let place = (Arc::clone(&class), self.next);
         self.places.insert(item.clone(), place);
+        let since = Instant::now();
         self.classes
             .entry(class)
             .or_default()
-            .insert(self.next, item);
+            .insert(self.next, Ready { item, since });
         self.next += 1;
     }
 
     pub(crate) fn class_of(&self, item: &T) -> Option<&Class> {
         self.places.get(item).map(|(class, _)| &**class)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Since when the item waits that has waited longest.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        let first = |waiting: &BTreeMap<u64, Ready<T>>| Some(waiting.first_key_value()?.1.since);
+        self.classes.values().filter_map(first).min()
     }
 
     /// What waits here, each class once.
@@ -102,7 +120,7 @@ impl<T: Clone + Eq + Hash> Queue<T> {
     }
 
     /// Takes the item that has been ready longest among the classes that `matches`.
-    pub(crate) fn pop(&mut self, matches: impl Fn(&Class) -> bool) -> Option<T> {
+    pub(crate) fn pop(&mut self, matches: impl Fn(&Class) -> bool) -> Option<Ready<T>> {
         let (sequence, class) = self
             .classes
             .iter()
@@ -110,12 +128,12 @@ impl<T: Clone + Eq + Hash> Queue<T> {
             .filter_map(|(class, waiting)| Some((*waiting.first_key_value()?.0, class)))
             .min_by_key(|(sequence, _)| *sequence)?;
         let class = Arc::clone(class);
-        let item = self.take(&class, sequence)?;
-        self.places.remove(&item);
-        Some(item)
+        let ready = self.take(&class, sequence)?;
+        self.places.remove(&ready.item);
+        Some(ready)
     }
 
-    fn take(&mut self, class: &Arc<Class>, sequence: u64) -> Option<T> {
+    fn take(&mut self, class: &Arc<Class>, sequence: u64) -> Option<Ready<T>> {
         let waiting = self.classes.get_mut(class)?;
         let item = waiting.remove(&sequence);
         if waiting.is_empty() {
@@ -133,6 +151,10 @@ mod tests {
         Class::new(name, None, Size::Ordinary)
     }
 
+    fn pop(queue: &mut Queue<i32>, matches: impl Fn(&Class) -> bool) -> Option<i32> {
+        queue.pop(matches).map(|ready| ready.item)
+    }
+
     #[test]
     fn items_leave_in_order_of_readiness_over_all_classes() {
         // S-13.15
@@ -140,7 +162,7 @@ mod tests {
         queue.push(class("a"), 1);
         queue.push(class("b"), 2);
         queue.push(class("a"), 3);
-        let taken: Vec<_> = std::iter::from_fn(|| queue.pop(|_| true)).collect();
+        let taken: Vec<_> = std::iter::from_fn(|| pop(&mut queue, |_| true)).collect();
         assert_eq!(taken, [1, 2, 3]);
         assert!(queue.classes.is_empty() && queue.places.is_empty());
     }
@@ -151,8 +173,8 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(class("nobody"), 1);
         queue.push(class("b"), 2);
-        assert_eq!(queue.pop(|c| c.name == "b"), Some(2));
-        assert_eq!(queue.pop(|c| c.name == "b"), None);
+        assert_eq!(pop(&mut queue, |c| c.name == "b"), Some(2));
+        assert_eq!(pop(&mut queue, |c| c.name == "b"), None);
         assert!(!queue.classes.is_empty());
     }
 
@@ -164,9 +186,9 @@ mod tests {
         queue.push(class("a"), 2);
         queue.push(class("a"), 1);
         queue.push(class("b"), 2);
-        assert_eq!(queue.pop(|c| c.name == "a"), Some(1));
-        assert_eq!(queue.pop(|c| c.name == "a"), None);
-        assert_eq!(queue.pop(|c| c.name == "b"), Some(2));
+        assert_eq!(pop(&mut queue, |c| c.name == "a"), Some(1));
+        assert_eq!(pop(&mut queue, |c| c.name == "a"), None);
+        assert_eq!(pop(&mut queue, |c| c.name == "b"), Some(2));
         assert!(queue.classes.is_empty() && queue.places.is_empty());
     }
 
@@ -177,7 +199,7 @@ mod tests {
         queue.push(class("a"), 2);
         queue.remove(&1);
         queue.remove(&7);
-        assert_eq!(queue.pop(|_| true), Some(2));
+        assert_eq!(pop(&mut queue, |_| true), Some(2));
         assert!(queue.classes.is_empty() && queue.places.is_empty());
     }
 

@@ -36,7 +36,7 @@ fn bench_with(change: impl FnOnce(&mut HostConfig)) -> Bench {
         ..HostConfig::default()
     };
     change(&mut config);
-    let dispatch = Dispatch::new(Handle::current(), &config);
+    let dispatch = Dispatch::new(Handle::current(), &config, Arc::default());
     let told = Arc::new(Mutex::new(VecDeque::new()));
     let list = Arc::clone(&told);
     dispatch.connect(move |key, input| list.lock().unwrap().push_back((key, input)));

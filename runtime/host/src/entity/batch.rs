@@ -1,7 +1,8 @@
 //! Batches: when one is due, handing it out, and taking back what the worker decided.
 
+use mainspring_core::effect::Effect;
 use mainspring_core::entity::BatchResult;
-use mainspring_core::message::FailureDetails;
+use mainspring_core::message::{FailureDetails, Message};
 use mainspring_core::wire;
 use mainspring_entities::{Batch, Decision, Transition};
 
@@ -71,6 +72,8 @@ impl EntityActor {
             }
             return self.consider(None);
         }
+        let waiting = &shared.services.metrics.batch_messages;
+        waiting.note(entity.queue_len() as u64);
         let token = Token::fresh();
         let parts = wire::entity_work_item(
             &self.key.instance,
@@ -132,13 +135,15 @@ impl EntityActor {
             limits.work_item_bytes_max
         );
         let failure = FailureDetails::new("PayloadTooLarge", &message, true);
+        let mut failed = 0;
         for _ in 0..limits.batch_operations_max {
             let Some(batch) = entity.next_batch(&limits).filter(|b| b.is_oversize) else {
                 break;
             };
             entity.fail(&batch, failure.clone(), now, &mut transition);
-            self.done += 1;
+            failed += 1;
         }
+        self.note_done(failed, &transition);
         self.turn(transition);
     }
 
@@ -182,12 +187,29 @@ impl EntityActor {
     fn accepted(&mut self, token: Token, mut transition: Transition, done: usize) {
         self.lease = None;
         self.standing.answered();
-        self.done += done as u64;
+        self.note_done(done, &transition);
         if let Some(entity) = &mut self.entity {
             entity.forget_recent(self.shared.now(), &mut transition);
         }
         self.turn(transition);
         self.shared.services.dispatch.answered(token);
+    }
+
+    /// Counts operations that a turn has done.
+    fn note_done(&mut self, done: usize, transition: &Transition) {
+        self.done += done as u64;
+        let is_failure = |effect: &&Effect| {
+            let Effect::Send { message, .. } = effect else {
+                return false;
+            };
+            matches!(message, Message::EntityFailed { .. })
+        };
+        let calls = transition.effects.iter().filter(is_failure).count();
+        let failed = calls + transition.failed_signals.len();
+        let operations = &self.shared.services.metrics.operations;
+        operations.failed.add(failed as u64);
+        let completed = done.saturating_sub(failed);
+        operations.completed.add(completed as u64);
     }
 
     /// The lease ended without an answer; given back, the next delivery waits out a growing back-off (S-13.17). An entity with operations

@@ -74,6 +74,10 @@ impl Store for Faulty {
         self.store.synced()
     }
 
+    fn size_bytes(&self) -> u64 {
+        self.store.size_bytes()
+    }
+
     fn free_bytes(&self) -> u64 {
         self.store.free_bytes()
     }

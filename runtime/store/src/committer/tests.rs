@@ -104,6 +104,10 @@ impl Store for Double {
         self.inner.synced()
     }
 
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+
     fn free_bytes(&self) -> u64 {
         self.inner.free_bytes()
     }
@@ -141,6 +145,9 @@ fn one_sync_serves_all_that_waited() {
     }
     store.release();
     assert_eq!(counts.recv().unwrap(), (1_001, 1));
+    let sizes = committer.groups().sizes.read();
+    assert_eq!(sizes.sums.iter().sum::<u64>(), 1_001);
+    assert_eq!(sizes.counts.iter().sum::<u64>(), 1, "one group");
     committer.stop();
 }
 

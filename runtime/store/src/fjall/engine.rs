@@ -126,6 +126,11 @@ impl Engine {
         self.database.persist(PersistMode::SyncData)
     }
 
+    /// Bytes on disk, journals included; 0 when the engine cannot tell.
+    pub fn size_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
+
     pub fn read(&self) -> EngineRead<'_> {
         EngineRead {
             snapshot: self.database.snapshot(),
